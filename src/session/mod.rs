@@ -1,0 +1,3 @@
+//! One client's stream: the flow from its bytes to its receipts.
+
+pub mod protocol;

@@ -1,0 +1,425 @@
+//! The protocol's messages as data (version 1), and the one place that maps codes to close codes and statuses.
+
+use std::collections::BTreeMap;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::job::Preset;
+
+/// The WebSocket subprotocol.
+pub const SUBPROTOCOL: &str = "segmill.v1";
+
+/// Text messages from the client. Unknown fields are errors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum ClientMessage {
+    Start(Start),
+    /// No more bytes on this channel.
+    Finish {
+        channel: u8,
+    },
+    /// All of this segment and everything before it has been received and kept.
+    Ack {
+        seq: u64,
+    },
+}
+
+/// The first message of a session.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    #[serde(default)]
+    pub input: Input,
+    #[serde(default)]
+    pub mode: Mode,
+    /// Target length of a segment, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment_ms: Option<u32>,
+    /// In `live` mode, how long after a segment is complete its delivery may take, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u32>,
+    /// None: the `auto` ladder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<Vec<Output>>,
+}
+
+/// What is streamed in.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    #[serde(default)]
+    pub container: InputContainer,
+}
+
+/// The input's container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum InputContainer {
+    /// Told by the first bytes.
+    #[default]
+    Auto,
+    Mp4,
+    Webm,
+    Ts,
+}
+
+/// Whether segments have deadlines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    Live,
+    #[default]
+    File,
+}
+
+/// One output that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    /// 1 to 32 of `A-Z a-z 0-9 . _ -`, not starting with a dot; unique in the session.
+    pub name: String,
+    #[serde(default)]
+    pub container: OutputContainer,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub video: Option<VideoRequest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audio: Option<AudioRequest>,
+}
+
+/// An output's container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputContainer {
+    #[default]
+    Cmaf,
+    Ts,
+}
+
+/// The video of an output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VideoRequest {
+    pub codec: VideoChoice,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<u32>,
+    /// The codec's constant-quality number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crf: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_kbps: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<Preset>,
+}
+
+/// Codecs that video can be made into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum VideoChoice {
+    Copy,
+    H264,
+    H265,
+    Vp9,
+    Av1,
+}
+
+/// The audio of an output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AudioRequest {
+    pub codec: AudioChoice,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kbps: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channels: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_rate: Option<u32>,
+    /// Which of the source's audio tracks, from 0.
+    #[serde(default)]
+    pub track: u32,
+}
+
+/// Codecs that audio can be made into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AudioChoice {
+    Copy,
+    Aac,
+    Opus,
+}
+
+/// Text messages from the server. Clients ignore fields and types that they don't know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum ServerMessage {
+    Ready(Ready),
+    Tracks(Tracks),
+    Receipt(Receipt),
+    Pressure(Pressure),
+    Error(ErrorMessage),
+    Done(Done),
+}
+
+/// The session is open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Ready {
+    /// UUID, version 7.
+    pub session: String,
+    pub server: String,
+    pub limits: SessionLimits,
+}
+
+/// What a session may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SessionLimits {
+    pub message_bytes: u64,
+    /// Most bytes of source media in one segment.
+    pub segment_bytes: u64,
+    /// 0: no limit.
+    pub max_session_s: u64,
+}
+
+/// The input's tracks, and the outputs as resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Tracks {
+    /// `mp4`, `webm` or `ts`.
+    pub container: String,
+    pub tracks: Vec<TrackInfo>,
+    pub outputs: Vec<OutputInfo>,
+}
+
+/// One track of the input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TrackInfo {
+    pub id: u32,
+    /// `video`, `audio`, `text` or `data`.
+    pub kind: String,
+    /// RFC 6381 where the codec is known, else the container's own name.
+    pub codec: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_rate: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channels: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    pub timescale: u32,
+    /// Whether any output uses it.
+    pub used: bool,
+}
+
+/// One output as resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OutputInfo {
+    pub name: String,
+    pub container: OutputContainer,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub video: Option<VideoInfo>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audio: Option<AudioInfo>,
+}
+
+/// An output's video.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VideoInfo {
+    /// What it is made into; for a copy, what the source is.
+    pub codec: String,
+    pub width: u32,
+    pub height: u32,
+    pub copied: bool,
+}
+
+/// An output's audio.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AudioInfo {
+    pub codec: String,
+    pub sample_rate: u32,
+    pub channels: u16,
+    pub copied: bool,
+}
+
+/// Header of a binary message: an output's initialisation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InitHeader {
+    pub output: String,
+    /// From 1; rises when the set-up changes.
+    pub id: u32,
+    /// With the `codecs` parameter (RFC 6381).
+    pub mime: String,
+    pub timescale: u32,
+}
+
+/// Header of a binary message: one output's media of one segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SegmentHeader {
+    pub seq: u64,
+    pub output: String,
+    /// The `init` that it belongs to; null in TS.
+    pub init: Option<u32>,
+    pub start: i64,
+    pub duration: i64,
+    pub timescale: u32,
+    /// Pictures, or audio frames where there is no video.
+    pub frames: u64,
+    pub bytes: u64,
+    /// Of the media, hexadecimal.
+    pub sha256: String,
+    pub independent: bool,
+    pub discontinuity: bool,
+}
+
+/// Headers of binary messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum BinaryHeader {
+    Init(InitHeader),
+    Segment(SegmentHeader),
+}
+
+/// What became of a segment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Receipt {
+    pub seq: u64,
+    pub start_ms: i64,
+    pub duration_ms: i64,
+    /// Video frames of the source that are presented in the segment.
+    pub frames_in: u64,
+    /// By output.
+    pub frames_out: BTreeMap<String, u64>,
+    /// Samples a channel, by output.
+    pub audio_samples: BTreeMap<String, u64>,
+    pub queued_ms: u64,
+    pub transcode_ms: u64,
+    /// From the segment's last byte in to its last byte handed to the socket.
+    pub latency_ms: u64,
+    pub cpu_ms: u64,
+    /// Of its jobs, the most.
+    pub attempts: u32,
+    pub outcome: SegmentOutcome,
+    pub degraded: Vec<Degraded>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<SegmentError>,
+}
+
+/// How a segment ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SegmentOutcome {
+    Ok,
+    Degraded,
+    Failed,
+}
+
+/// One thing that was not made as asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Degraded {
+    pub output: String,
+    pub what: String,
+    pub why: String,
+}
+
+/// Why a segment failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SegmentError {
+    pub code: String,
+    pub message: String,
+}
+
+/// How far the service is behind; sent when it changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Pressure {
+    pub level: PressureLevel,
+    pub queued_ms: u64,
+}
+
+/// `some`: segments wait for a worker. `full`: the socket is not read until one is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PressureLevel {
+    None,
+    Some,
+    Full,
+}
+
+/// Something went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ErrorMessage {
+    pub code: String,
+    /// A sentence for a person.
+    pub message: String,
+    /// The close follows.
+    pub fatal: bool,
+    /// Whether the same again may succeed.
+    pub retryable: bool,
+    pub seq: Option<u64>,
+    pub output: Option<String>,
+}
+
+/// All is delivered; close 1000 follows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Done {
+    pub segments: u64,
+    pub frames_in: u64,
+    pub frames_out: BTreeMap<String, u64>,
+    pub failed: u64,
+    pub degraded: u64,
+}
+
+/// A binary message: a 4-byte big-endian length, that many bytes of JSON header, the payload.
+pub fn encode_binary(header: &BinaryHeader, payload: &[u8]) -> Bytes {
+    let json = serde_json::to_vec(header).expect("headers hold only strings and numbers");
+    let mut message = BytesMut::with_capacity(4 + json.len() + payload.len());
+    message.put_u32(json.len() as u32);
+    message.put_slice(&json);
+    message.put_slice(payload);
+    message.freeze()
+}
+
+/// The header and the payload of a binary message; None where it is malformed.
+pub fn decode_binary(mut message: Bytes) -> Option<(BinaryHeader, Bytes)> {
+    if message.len() < 4 {
+        return None;
+    }
+    let length = u32::from_be_bytes(message.split_to(4)[..].try_into().ok()?) as usize;
+    if length > message.len() {
+        return None;
+    }
+    let header = message.split_to(length);
+    serde_json::from_slice(&header).ok().map(|header| (header, message))
+}
+
+/// The close code of a fatal error's code.
+pub fn close_code(code: &str) -> u16 {
+    status_of(code).0
+}
+
+/// The HTTP status of an error's code.
+pub fn http_status(code: &str) -> u16 {
+    status_of(code).1
+}
+
+/// The one table: code → (WebSocket close code, HTTP status).
+fn status_of(code: &str) -> (u16, u16) {
+    match code {
+        "bad_message" | "bad_request" => (4400, 400),
+        "idle_timeout" | "start_timeout" | "slow_client" => (4408, 408),
+        "resolution_limit" | "media_limit" | "scratch_full" | "gop_too_long" | "message_too_big" => (4413, 413),
+        "unsupported_container" | "unsupported_codec" => (4415, 415),
+        "bad_media"
+        | "truncated_input"
+        | "rung_above_source"
+        | "container_cannot_hold"
+        | "no_such_track"
+        | "no_media"
+        | "poison_segment" => (4422, 422),
+        "full" => (1013, 503),
+        "closing" => (1001, 503),
+        _ => (4500, 500),
+    }
+}

@@ -1,0 +1,6 @@
+//! The worker process. It holds nothing between jobs, and all that it knows of a job came with it.
+//!
+//! [`run`] is the loop over the ipc; [`transcode`] is one job through a fresh GStreamer pipeline. C code that reads
+//! strangers' media runs only here.
+
+pub mod transcode;
