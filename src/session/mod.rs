@@ -1,3 +1,1 @@
 //! One client's stream: the flow from its bytes to its receipts.
-
-pub mod protocol;
