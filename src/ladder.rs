@@ -12,6 +12,16 @@ use crate::protocol::{
 /// Heights of the `auto` ladder.
 const AUTO_HEIGHTS: [u32; 4] = [1080, 720, 480, 360];
 
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// The `auto` ladder.
+    Auto,
+    Outputs(Vec<Output>),
+    /// One output, of which the source may lack the video or the audio.
+    OfWhatIsThere(Output),
+}
+
 /// Bounds on pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -88,19 +98,22 @@ pub struct Refused {
 }
 
 impl Plan {
-    /// `requested`: None for the `auto` ladder.
     pub fn resolve(
-        requested: Option<&[Output]>,
+        request: &Request,
         tracks: &[Track],
         inventory: &Inventory,
         limits: Limits,
     ) -> Result<Self, Refused> {
-        let auto;
-        let outputs = match requested {
-            Some(outputs) => outputs,
-            None => {
-                auto = auto_ladder(tracks)?;
-                &auto
+        let made;
+        let outputs = match request {
+            Request::Outputs(outputs) => outputs,
+            Request::Auto => {
+                made = auto_ladder(tracks)?;
+                &made
+            }
+            Request::OfWhatIsThere(output) => {
+                made = vec![of_what_is_there(output.clone(), tracks)?];
+                &made
             }
         };
         let mut plan = Self { outputs: Vec::new(), video: None, audio: Vec::new() };
@@ -332,6 +345,19 @@ fn auto_ladder(tracks: &[Track]) -> Result<Vec<Output>, Refused> {
         return refuse("no_media", "the input has no track that can be read");
     }
     Ok(outputs)
+}
+
+fn of_what_is_there(mut output: Output, tracks: &[Track]) -> Result<Output, Refused> {
+    let (video, audio) = (first_video(tracks), nth_audio(tracks, output.audio.as_ref().map_or(0, |audio| audio.track)));
+    if let (Err(refused), Err(_)) = (&video, &audio) {
+        return Err(refused.clone());
+    }
+    output.video = output.video.filter(|_| video.is_ok());
+    output.audio = output.audio.filter(|_| audio.is_ok());
+    if output.video.is_none() && output.audio.is_none() {
+        return refuse("no_such_track", "the source has nothing of what was asked for");
+    }
+    Ok(output)
 }
 
 /// H.264 as every browser and device plays it.

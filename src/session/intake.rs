@@ -11,11 +11,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::scratch::ScratchFile;
 use super::work::{Made, Planner};
-use super::{Caller, Context, Fatal, Incoming};
+use super::{Caller, Context, Fatal, Incoming, Wanted};
 use crate::ladder::{self, Plan};
 use crate::media::demux::{Container, Demuxer, Event};
 use crate::media::{self, Format, Track};
-use crate::protocol::{InputContainer, Mode, Pressure, PressureLevel, ServerMessage, Start, TrackInfo, Tracks};
+use crate::protocol::{InputContainer, Mode, Pressure, PressureLevel, ServerMessage, TrackInfo, Tracks};
 use crate::segment::{self, Segment, Segmenter};
 
 /// How long a lagging track is waited for, milliseconds: in `live` mode latency counts for more.
@@ -52,20 +52,20 @@ pub(super) struct Pending {
 pub(super) async fn run(
     context: Arc<Context>,
     caller: Caller,
-    start: Start,
+    wanted: Wanted,
     incoming: impl Stream<Item = Result<Incoming, Fatal>> + Send,
     places: Arc<Semaphore>,
     ways: Ways,
 ) {
     let mut settings = context.settings.segment;
-    settings.target_ms = start.segment_ms.unwrap_or(settings.target_ms);
-    settings.max_skew_ms = if start.mode == Mode::Live { MAX_SKEW_MS.0 } else { MAX_SKEW_MS.1 };
+    settings.target_ms = wanted.segment_ms.unwrap_or(settings.target_ms);
+    settings.max_skew_ms = if wanted.mode == Mode::Live { MAX_SKEW_MS.0 } else { MAX_SKEW_MS.1 };
     let spool = Box::new(ScratchFile::new(context.scratch.clone()));
     let intake = Intake {
-        demuxer: Demuxer::new(container(start.input.container), context.settings.demux, spool),
+        demuxer: Demuxer::new(container(wanted.container), context.settings.demux, spool),
         context,
         caller,
-        start,
+        wanted,
         settings,
         source: None,
         planner: Planner::default(),
@@ -84,7 +84,7 @@ pub(super) async fn run(
 struct Intake {
     context: Arc<Context>,
     caller: Caller,
-    start: Start,
+    wanted: Wanted,
     settings: segment::Settings,
     demuxer: Demuxer,
     source: Option<Source>,
@@ -153,8 +153,7 @@ impl Intake {
         let again = self.source.is_some();
         self.flush().await?;
         let limits = self.context.settings.ladder;
-        let outputs = self.start.outputs.as_deref();
-        let plan = Plan::resolve(outputs, &tracks, self.context.pool.inventory(), limits)?;
+        let plan = Plan::resolve(&self.wanted.request, &tracks, self.context.pool.inventory(), limits)?;
         let used = segment::Tracks {
             video: plan.video.as_ref().map(|video| &video.track),
             audio: plan.audio.iter().map(|audio| &audio.track).collect(),

@@ -22,7 +22,7 @@ pub use scratch::Scratch;
 use crate::ladder;
 use crate::media::demux;
 use crate::pool::Pool;
-use crate::protocol::{BinaryHeader, Done, ServerMessage, Start};
+use crate::protocol::{BinaryHeader, Done, InputContainer, Mode, ServerMessage};
 use crate::segment;
 use crate::telemetry::metrics::{Metrics, Op, Origin};
 
@@ -43,6 +43,16 @@ pub struct Settings {
     pub demux: demux::Limits,
     /// Most segments between the cut and their delivery.
     pub in_flight: usize,
+}
+
+/// What a client wants made of its stream; checked.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub container: InputContainer,
+    pub mode: Mode,
+    /// Target length of a segment; None: the service's own.
+    pub segment_ms: Option<u32>,
+    pub request: ladder::Request,
 }
 
 /// What comes from a client.
@@ -108,7 +118,7 @@ pub struct Caller {
 pub async fn run(
     context: Arc<Context>,
     caller: Caller,
-    start: Start,
+    wanted: Wanted,
     incoming: impl Stream<Item = Result<Incoming, Fatal>> + Send,
     outlet: impl Outlet,
 ) -> Ended {
@@ -116,7 +126,7 @@ pub async fn run(
     // Bounded by the places: a slot is sent only with a permit in it; the rest are a few messages of the set-up.
     let (queue, slots) = mpsc::channel(context.settings.in_flight + 4);
     let (notices, notified) = mpsc::channel(4);
-    let intake = intake::run(context.clone(), caller, start, incoming, places, intake::Ways { queue, notices });
+    let intake = intake::run(context.clone(), caller, wanted, incoming, places, intake::Ways { queue, notices });
     let delivery = delivery::run(context, caller, slots, notified, outlet);
     tokio::pin!(intake, delivery);
     tokio::select! {

@@ -1,0 +1,51 @@
+//! Who gets in: a session holds a place for its whole life.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::problem::Problem;
+use crate::telemetry::metrics::{Metrics, SessionGuard};
+
+/// Counts sessions in and out.
+#[derive(Clone)]
+pub struct Admission {
+    places: Arc<Semaphore>,
+    most: usize,
+    draining: CancellationToken,
+    metrics: Arc<Metrics>,
+}
+
+/// A session's place; given back when dropped.
+pub struct Admitted {
+    _place: OwnedSemaphorePermit,
+    _counted: SessionGuard,
+}
+
+impl Admission {
+    /// `draining`: cancelled when no new session may come in.
+    pub fn new(most: usize, draining: CancellationToken, metrics: Arc<Metrics>) -> Self {
+        Self { places: Arc::new(Semaphore::new(most)), most, draining, metrics }
+    }
+
+    /// `Problem` is 503 with Retry-After while the service is full or closing.
+    pub fn admit(&self) -> Result<Admitted, Problem> {
+        if self.draining.is_cancelled() {
+            self.metrics.rejected("closing");
+            return Err(Problem::new("closing", "the service is shutting down; connect again"));
+        }
+        match self.places.clone().try_acquire_owned() {
+            Ok(place) => Ok(Admitted { _place: place, _counted: self.metrics.session() }),
+            Err(_) => {
+                self.metrics.rejected("full");
+                Err(Problem::new("full", format!("all {} sessions are taken", self.most)))
+            }
+        }
+    }
+
+    /// Whether the next one would get in.
+    pub fn has_room(&self) -> bool {
+        self.places.available_permits() > 0
+    }
+}
