@@ -11,14 +11,14 @@ pub mod config;
 pub mod ipc;
 /// What both sides of the pool share: the job, what to make of it, and its outcome.
 pub mod job;
-/// The protocol's messages as data.
-pub mod protocol;
 /// Requested outputs and the source's tracks → checked rendition specifications.
 pub mod ladder;
 /// Containers and codecs: bytes in, access units out, and back. No I/O, no clock.
 pub mod media;
 /// Bounded worker processes, their queue, and their supervision.
 pub mod pool;
+/// The protocol's messages as data.
+pub mod protocol;
 /// Cuts the stream of access units into segments with their windows, pre-roll and post-roll.
 pub mod segment;
 /// HTTP and WebSocket: routes, limits, health.

@@ -1,0 +1,575 @@
+//! Every metric, in one list: [`Instruments::new`] and [`observe`].
+//!
+//! Names are written as they are exported, in base units; labels are bounded: what a client sends is never one. What
+//! goes up and down is a [`Held`] value that lives as long as what it counts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Histogram, Meter, MeterProvider};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use prometheus::{Registry, TextEncoder};
+
+use super::probe::Probe;
+use crate::protocol::SegmentOutcome;
+
+/// The process's metrics. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    /// Instruments fall silent when their provider is dropped.
+    _provider: SdkMeterProvider,
+    instruments: Instruments,
+    gauges: Arc<Gauges>,
+}
+
+/// Which way in: label `op`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// `GET /v1/stream`.
+    Stream,
+    /// `POST /v1/segments`.
+    Segments,
+    /// `POST /v1/transcode`.
+    Transcode,
+}
+
+/// Who asked: label `origin`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Client,
+    /// A load test that says so of itself; kept apart, so that it doesn't count in service levels.
+    Loadtest,
+}
+
+/// Seen from the service: label `direction`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    In,
+    Out,
+}
+
+/// What a worker process does: label `state`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerState {
+    Starting,
+    Idle,
+    Busy,
+}
+
+impl Metrics {
+    /// `scratch_capacity`: bytes of scratch space that the configuration allows.
+    pub fn new(scratch_capacity: u64) -> Self {
+        let registry = Registry::new();
+        let exporter = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .without_units()
+            .without_counter_suffixes()
+            .without_target_info()
+            .scope_info_enabled(false)
+            .build()
+            .expect("a fresh registry takes any collector");
+        let provider = SdkMeterProvider::builder().with_reader(exporter).build();
+        let meter = provider.meter("segmill");
+        let gauges = Arc::new(Gauges::default());
+        observe(&meter, &gauges, scratch_capacity);
+        let instruments = Instruments::new(&meter);
+        let metrics = Self(Arc::new(Inner { registry, _provider: provider, instruments, gauges }));
+        metrics.begin_at_zero();
+        metrics
+    }
+
+    /// The text exposition that Prometheus reads (version 0.0.4).
+    pub fn encode(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.0.registry.gather())
+    }
+
+    /// One segment is over. `duration`: from its completion in the server to its last byte handed to the socket.
+    pub fn segment_done(&self, op: Operation, outcome: SegmentOutcome, origin: Origin, duration: Duration) {
+        let [op, outcome] = [op.label(), outcome_label(outcome)];
+        self.0.instruments.segment_duration.record(duration.as_secs_f64(), &[op.clone(), outcome.clone()]);
+        self.0.instruments.segments.add(1, &[op, outcome, origin.label()]);
+    }
+
+    /// How long one job of a segment waited for a worker.
+    pub fn segment_queued(&self, op: Operation, duration: Duration) {
+        self.0.instruments.segment_queue.record(duration.as_secs_f64(), &[op.label()]);
+    }
+
+    /// How long a worker had a segment's job.
+    pub fn segment_transcoded(&self, op: Operation, duration: Duration) {
+        self.0.instruments.segment_transcode.record(duration.as_secs_f64(), &[op.label()]);
+    }
+
+    /// How long a finished segment took to be handed to the client.
+    pub fn segment_delivered(&self, op: Operation, duration: Duration) {
+        self.0.instruments.delivery.record(duration.as_secs_f64(), &[op.label()]);
+    }
+
+    /// A segment failed, or a session did, with this stable code.
+    pub fn error(&self, code: &'static str) {
+        self.0.instruments.segment_errors.add(1, &[KeyValue::new("code", code)]);
+    }
+
+    /// A session was refused before it began.
+    pub fn session_rejected(&self, reason: &'static str) {
+        self.0.instruments.sessions_rejected.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// One whole WebSocket message.
+    pub fn message(&self, direction: Direction, bytes: usize) {
+        self.0.instruments.websocket_message.record(bytes as u64, &[direction.label()]);
+    }
+
+    /// Time for which `stage` did nothing because what comes after it had no room.
+    pub fn blocked(&self, stage: &'static str, duration: Duration) {
+        self.0.instruments.backpressure.add(duration.as_secs_f64(), &[KeyValue::new("stage", stage)]);
+    }
+
+    /// A worker process was replaced.
+    pub fn worker_restarted(&self, cause: &'static str) {
+        self.0.instruments.worker_restarts.add(1, &[KeyValue::new("cause", cause)]);
+    }
+
+    /// Pictures that came in inside a segment, or went out in one rendition.
+    pub fn frames(&self, direction: Direction, count: u64) {
+        self.0.instruments.frames.add(count, &[direction.label()]);
+    }
+
+    /// The outcome of a check of the service's own health, such as the start of a worker; failures in a row are a gauge.
+    pub fn health_checked(&self, ok: bool) {
+        if ok {
+            self.0.gauges.health_failures.store(0, Ordering::Relaxed);
+        } else {
+            self.0.gauges.health_failures.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts one session for as long as the value lives.
+    pub fn session(&self) -> Held {
+        self.hold(|gauges| &gauges.sessions, 1)
+    }
+
+    /// Counts one segment between cut and delivery for as long as the value lives.
+    pub fn segment_in_flight(&self) -> Held {
+        self.hold(|gauges| &gauges.segments_in_flight, 1)
+    }
+
+    /// Counts one waiting job, and its length in media time, for as long as the value lives.
+    pub fn queued(&self, media: Duration) -> Queued {
+        let micros = u64::try_from(media.as_micros()).unwrap_or(u64::MAX);
+        Queued {
+            _depth: self.hold(|gauges| &gauges.queue_depth, 1),
+            _media: self.hold(|gauges| &gauges.queue_media_us, micros),
+        }
+    }
+
+    /// Counts one worker process, in the state that it is in, for as long as the value lives. Begins as starting.
+    pub fn worker(&self) -> Worker {
+        Worker { metrics: self.clone(), held: self.hold(WorkerState::Starting.gauge(), 1) }
+    }
+
+    /// Counts one scratch file's bytes, 0 at first, for as long as the value lives: see [`Held::set`].
+    pub fn scratch(&self) -> Held {
+        self.hold(|gauges| &gauges.scratch_bytes, 0)
+    }
+
+    fn hold(&self, gauge: fn(&Gauges) -> &AtomicU64, amount: u64) -> Held {
+        gauge(&self.0.gauges).fetch_add(amount, Ordering::Relaxed);
+        Held { gauges: Arc::clone(&self.0.gauges), gauge, amount }
+    }
+
+    /// A rate over a series that appears with its first event misses that event.
+    fn begin_at_zero(&self) {
+        for op in [Operation::Stream, Operation::Segments, Operation::Transcode] {
+            for outcome in [SegmentOutcome::Ok, SegmentOutcome::Degraded, SegmentOutcome::Failed] {
+                for origin in [Origin::Client, Origin::Loadtest] {
+                    self.0.instruments.segments.add(0, &[op.label(), outcome_label(outcome), origin.label()]);
+                }
+            }
+        }
+        for direction in [Direction::In, Direction::Out] {
+            self.0.instruments.frames.add(0, &[direction.label()]);
+        }
+    }
+}
+
+/// A share of a gauge; given back on drop.
+#[must_use = "the gauge counts only while this lives"]
+pub struct Held {
+    gauges: Arc<Gauges>,
+    gauge: fn(&Gauges) -> &AtomicU64,
+    amount: u64,
+}
+
+impl Held {
+    /// Makes the share this large.
+    pub fn set(&mut self, amount: u64) {
+        let gauge = (self.gauge)(&self.gauges);
+        if amount >= self.amount {
+            gauge.fetch_add(amount - self.amount, Ordering::Relaxed);
+        } else {
+            gauge.fetch_sub(self.amount - amount, Ordering::Relaxed);
+        }
+        self.amount = amount;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+/// One waiting job; see [`Metrics::queued`].
+#[must_use = "the gauge counts only while this lives"]
+pub struct Queued {
+    _depth: Held,
+    _media: Held,
+}
+
+/// One worker process; see [`Metrics::worker`].
+#[must_use = "the gauge counts only while this lives"]
+pub struct Worker {
+    metrics: Metrics,
+    held: Held,
+}
+
+impl Worker {
+    pub fn set(&mut self, state: WorkerState) {
+        self.held = self.metrics.hold(state.gauge(), 1);
+    }
+}
+
+/// What goes up and down. Only [`Held`] values and [`Metrics::health_checked`] write here.
+#[derive(Default)]
+struct Gauges {
+    sessions: AtomicU64,
+    segments_in_flight: AtomicU64,
+    queue_depth: AtomicU64,
+    queue_media_us: AtomicU64,
+    scratch_bytes: AtomicU64,
+    workers_starting: AtomicU64,
+    workers_idle: AtomicU64,
+    workers_busy: AtomicU64,
+    health_failures: AtomicU64,
+}
+
+/// Bounds of the latency histograms, seconds. 1.5 and 3.0 are among them: service levels are promised there.
+const SECONDS: [f64; 17] =
+    [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 20.0, 30.0, 60.0];
+
+/// Bounds of the size histograms, bytes.
+const BYTES: [f64; 9] = [256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
+
+/// Counters and histograms.
+struct Instruments {
+    segment_duration: Histogram<f64>,
+    segment_queue: Histogram<f64>,
+    segment_transcode: Histogram<f64>,
+    delivery: Histogram<f64>,
+    segments: Counter<u64>,
+    segment_errors: Counter<u64>,
+    sessions_rejected: Counter<u64>,
+    websocket_message: Histogram<u64>,
+    backpressure: Counter<f64>,
+    worker_restarts: Counter<u64>,
+    frames: Counter<u64>,
+}
+
+impl Instruments {
+    fn new(meter: &Meter) -> Self {
+        let seconds = |name: &'static str, help: &'static str| {
+            meter.f64_histogram(name).with_description(help).with_unit("s").with_boundaries(SECONDS.to_vec()).build()
+        };
+        let count = |name: &'static str, help: &'static str| meter.u64_counter(name).with_description(help).build();
+        Self {
+            segment_duration: seconds(
+                "segmill_segment_duration_seconds",
+                "From a segment's completion in the server to its last byte handed to the socket.",
+            ),
+            segment_queue: seconds("segmill_segment_queue_seconds", "Wait of a segment's job for a worker."),
+            segment_transcode: seconds("segmill_segment_transcode_seconds", "Time a worker had a segment's job."),
+            delivery: seconds("segmill_delivery_seconds", "From a segment's last job done to its hand-over."),
+            segments: count("segmill_segments_total", "Segments that are over."),
+            segment_errors: count("segmill_segment_errors_total", "Failures of segments and sessions by code."),
+            sessions_rejected: count("segmill_sessions_rejected_total", "Sessions refused before they began."),
+            websocket_message: meter
+                .u64_histogram("segmill_websocket_message_bytes")
+                .with_description("Sizes of whole WebSocket messages.")
+                .with_unit("By")
+                .with_boundaries(BYTES.to_vec())
+                .build(),
+            backpressure: meter
+                .f64_counter("segmill_backpressure_seconds_total")
+                .with_description("Time for which a stage waited for room after it.")
+                .with_unit("s")
+                .build(),
+            worker_restarts: count("segmill_worker_restarts_total", "Worker processes that were replaced."),
+            frames: count("segmill_frames_total", "Pictures in, and pictures out over all renditions."),
+        }
+    }
+}
+
+/// Gauges, read at each scrape.
+fn observe(meter: &Meter, gauges: &Arc<Gauges>, scratch_capacity: u64) {
+    let held = |name: &'static str, help: &'static str, gauge: fn(&Gauges) -> &AtomicU64| {
+        let gauges = Arc::clone(gauges);
+        let read = move || gauge(&gauges).load(Ordering::Relaxed);
+        meter.u64_observable_gauge(name).with_description(help).with_callback(move |o| o.observe(read(), &[])).build();
+    };
+    held("segmill_segments_in_flight", "Segments between cut and delivery.", |gauges| &gauges.segments_in_flight);
+    held("segmill_queue_depth", "Jobs that wait for a worker.", |gauges| &gauges.queue_depth);
+    held("segmill_sessions", "Open sessions.", |gauges| &gauges.sessions);
+    held("segmill_scratch_bytes", "Scratch space in use.", |gauges| &gauges.scratch_bytes);
+    held("segmill_health_consecutive_failures", "Failed checks of the service's own health in a row.", |gauges| {
+        &gauges.health_failures
+    });
+
+    let queue = Arc::clone(gauges);
+    meter
+        .f64_observable_gauge("segmill_queue_media_seconds")
+        .with_description("Media time of the jobs that wait for a worker.")
+        .with_unit("s")
+        .with_callback(move |o| o.observe(queue.queue_media_us.load(Ordering::Relaxed) as f64 / 1e6, &[]))
+        .build();
+
+    let workers = Arc::clone(gauges);
+    meter
+        .u64_observable_gauge("segmill_workers")
+        .with_description("Worker processes by state.")
+        .with_callback(move |o| {
+            for state in [WorkerState::Starting, WorkerState::Idle, WorkerState::Busy] {
+                o.observe(state.gauge()(&workers).load(Ordering::Relaxed), &[state.label()]);
+            }
+        })
+        .build();
+
+    meter
+        .u64_observable_gauge("segmill_scratch_capacity_bytes")
+        .with_description("Scratch space that may be used.")
+        .with_unit("By")
+        .with_callback(move |o| o.observe(scratch_capacity, &[]))
+        .build();
+
+    let probe = Arc::new(Probe::new());
+    let cpu = Arc::clone(&probe);
+    meter
+        .f64_observable_gauge("segmill_cpu_utilization_ratio")
+        .with_description("Share of the CPUs allowed that was used since the last scrape, workers included.")
+        .with_callback(move |o| cpu.cpu_utilization(Instant::now()).into_iter().for_each(|ratio| o.observe(ratio, &[])))
+        .build();
+    let memory = Arc::clone(&probe);
+    meter
+        .u64_observable_gauge("segmill_memory_bytes")
+        .with_description("Memory in use, workers included.")
+        .with_unit("By")
+        .with_callback(move |o| memory.memory().into_iter().for_each(|bytes| o.observe(bytes, &[])))
+        .build();
+    meter
+        .u64_observable_gauge("segmill_memory_limit_bytes")
+        .with_description("Memory that may be used.")
+        .with_unit("By")
+        .with_callback(move |o| probe.memory_limit().into_iter().for_each(|bytes| o.observe(bytes, &[])))
+        .build();
+
+    let start = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    meter
+        .f64_observable_gauge("process_start_time_seconds")
+        .with_description("Start of the process, seconds since 1970.")
+        .with_unit("s")
+        .with_callback(move |o| o.observe(start, &[]))
+        .build();
+}
+
+impl Operation {
+    fn label(self) -> KeyValue {
+        let name = match self {
+            Self::Stream => "stream",
+            Self::Segments => "segments",
+            Self::Transcode => "transcode",
+        };
+        KeyValue::new("op", name)
+    }
+}
+
+impl Origin {
+    fn label(self) -> KeyValue {
+        KeyValue::new("origin", if self == Self::Loadtest { "loadtest" } else { "client" })
+    }
+}
+
+impl Direction {
+    fn label(self) -> KeyValue {
+        KeyValue::new("direction", if self == Self::In { "in" } else { "out" })
+    }
+}
+
+impl WorkerState {
+    fn gauge(self) -> fn(&Gauges) -> &AtomicU64 {
+        match self {
+            Self::Starting => |gauges| &gauges.workers_starting,
+            Self::Idle => |gauges| &gauges.workers_idle,
+            Self::Busy => |gauges| &gauges.workers_busy,
+        }
+    }
+
+    fn label(self) -> KeyValue {
+        let name = match self {
+            Self::Starting => "starting",
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+        };
+        KeyValue::new("state", name)
+    }
+}
+
+fn outcome_label(outcome: SegmentOutcome) -> KeyValue {
+    let name = match outcome {
+        SegmentOutcome::Ok => "ok",
+        SegmentOutcome::Degraded => "degraded",
+        SegmentOutcome::Failed => "failed",
+    };
+    KeyValue::new("outcome", name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Every series name with its label names, as exposed.
+    fn exposed(metrics: &Metrics) -> BTreeMap<String, String> {
+        let text = metrics.encode().unwrap();
+        let series = text.lines().filter(|line| !line.starts_with('#'));
+        series
+            .map(|line| {
+                let (name, rest) = line.split_once(['{', ' ']).unwrap();
+                let labels = if line.contains('{') { rest.split_once('}').unwrap().0 } else { "" };
+                let labels: Vec<_> = labels.split(',').map(|pair| pair.split('=').next().unwrap()).collect();
+                (name.to_owned(), labels.join(","))
+            })
+            .collect()
+    }
+
+    fn value(metrics: &Metrics, series: &str) -> f64 {
+        let text = metrics.encode().unwrap();
+        let line = text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
+        line.unwrap_or_else(|| panic!("{series} is not in {text}")).rsplit_once(' ').unwrap().1.parse().unwrap()
+    }
+
+    fn used() -> Metrics {
+        let metrics = Metrics::new(1 << 30);
+        let second = Duration::from_secs(1);
+        metrics.segment_done(Operation::Stream, SegmentOutcome::Ok, Origin::Client, Duration::from_millis(1500));
+        metrics.segment_queued(Operation::Stream, second);
+        metrics.segment_transcoded(Operation::Stream, second);
+        metrics.segment_delivered(Operation::Stream, second);
+        metrics.error("bad_media");
+        metrics.session_rejected("full");
+        metrics.message(Direction::In, 70_000);
+        metrics.blocked("delivery", Duration::from_millis(2500));
+        metrics.worker_restarted("timeout");
+        metrics.frames(Direction::In, 50);
+        metrics
+    }
+
+    #[test]
+    fn the_exposed_names_and_labels_are_exactly_these() {
+        let histogram = |name: &str, labels: &str| {
+            let bucket = if labels.is_empty() { "le".to_owned() } else { format!("{labels},le") };
+            [
+                (format!("{name}_bucket"), bucket),
+                (format!("{name}_sum"), labels.into()),
+                (format!("{name}_count"), labels.into()),
+            ]
+        };
+        let plain = |name: &str, labels: &str| [(name.to_owned(), labels.to_owned())];
+        let expected: BTreeMap<String, String> = [
+            histogram("segmill_segment_duration_seconds", "op,outcome").to_vec(),
+            histogram("segmill_segment_queue_seconds", "op").to_vec(),
+            histogram("segmill_segment_transcode_seconds", "op").to_vec(),
+            histogram("segmill_delivery_seconds", "op").to_vec(),
+            histogram("segmill_websocket_message_bytes", "direction").to_vec(),
+            plain("segmill_segments_total", "op,origin,outcome").to_vec(),
+            plain("segmill_segment_errors_total", "code").to_vec(),
+            plain("segmill_segments_in_flight", "").to_vec(),
+            plain("segmill_queue_depth", "").to_vec(),
+            plain("segmill_queue_media_seconds", "").to_vec(),
+            plain("segmill_sessions", "").to_vec(),
+            plain("segmill_sessions_rejected_total", "reason").to_vec(),
+            plain("segmill_backpressure_seconds_total", "stage").to_vec(),
+            plain("segmill_worker_restarts_total", "cause").to_vec(),
+            plain("segmill_workers", "state").to_vec(),
+            plain("segmill_scratch_bytes", "").to_vec(),
+            plain("segmill_scratch_capacity_bytes", "").to_vec(),
+            plain("segmill_cpu_utilization_ratio", "").to_vec(),
+            plain("segmill_memory_bytes", "").to_vec(),
+            plain("segmill_memory_limit_bytes", "").to_vec(),
+            plain("segmill_health_consecutive_failures", "").to_vec(),
+            plain("segmill_frames_total", "direction").to_vec(),
+            plain("process_start_time_seconds", "").to_vec(),
+        ]
+        .concat()
+        .into_iter()
+        .collect();
+        assert_eq!(exposed(&used()), expected);
+    }
+
+    #[test]
+    fn values_land_in_seconds_and_bytes_and_in_the_bounds_set_by_hand() {
+        let metrics = used();
+        let duration =
+            |le: &str| format!("segmill_segment_duration_seconds_bucket{{op=\"stream\",outcome=\"ok\",le=\"{le}\"}}");
+        assert_eq!(value(&metrics, &duration("1")), 0.0);
+        assert_eq!(value(&metrics, &duration("1.5")), 1.0);
+        assert_eq!(value(&metrics, &duration("3")), 1.0);
+        assert_eq!(value(&metrics, "segmill_websocket_message_bytes_bucket{direction=\"in\",le=\"65536\"}"), 0.0);
+        assert_eq!(value(&metrics, "segmill_websocket_message_bytes_bucket{direction=\"in\",le=\"262144\"}"), 1.0);
+        assert_eq!(value(&metrics, "segmill_backpressure_seconds_total{stage=\"delivery\"}"), 2.5);
+        let segments = |outcome: &str, origin: &str| {
+            format!("segmill_segments_total{{op=\"stream\",origin=\"{origin}\",outcome=\"{outcome}\"}}")
+        };
+        assert_eq!(value(&metrics, &segments("ok", "client")), 1.0);
+        assert_eq!(value(&metrics, &segments("failed", "loadtest")), 0.0, "there before the first failure");
+    }
+
+    #[test]
+    fn gauges_follow_the_values_that_hold_them() {
+        let metrics = Metrics::new(4096);
+        let workers = |state: &str| format!("segmill_workers{{state=\"{state}\"}}");
+        {
+            let _session = metrics.session();
+            let _queued = metrics.queued(Duration::from_millis(2500));
+            let mut worker = metrics.worker();
+            let mut scratch = metrics.scratch();
+            assert_eq!(value(&metrics, &workers("starting")), 1.0);
+            worker.set(WorkerState::Busy);
+            scratch.set(4000);
+            scratch.set(1000);
+            assert_eq!(value(&metrics, "segmill_sessions"), 1.0);
+            assert_eq!(value(&metrics, "segmill_queue_depth"), 1.0);
+            assert_eq!(value(&metrics, "segmill_queue_media_seconds"), 2.5);
+            assert_eq!(value(&metrics, &workers("starting")), 0.0);
+            assert_eq!(value(&metrics, &workers("busy")), 1.0);
+            assert_eq!(value(&metrics, "segmill_scratch_bytes"), 1000.0);
+        }
+        for series in
+            ["segmill_sessions", "segmill_queue_depth", "segmill_queue_media_seconds", "segmill_scratch_bytes"]
+        {
+            assert_eq!(value(&metrics, series), 0.0, "{series}");
+        }
+        assert_eq!(value(&metrics, &workers("busy")), 0.0);
+        assert_eq!(value(&metrics, "segmill_scratch_capacity_bytes"), 4096.0);
+        metrics.health_checked(false);
+        metrics.health_checked(false);
+        assert_eq!(value(&metrics, "segmill_health_consecutive_failures"), 2.0);
+        metrics.health_checked(true);
+        assert_eq!(value(&metrics, "segmill_health_consecutive_failures"), 0.0);
+    }
+}
