@@ -6,7 +6,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::problem::Problem;
-use crate::telemetry::metrics::{Metrics, SessionGuard};
+use crate::telemetry::metrics::{Held, Metrics};
 
 /// Counts sessions in and out.
 #[derive(Clone)]
@@ -14,31 +14,31 @@ pub struct Admission {
     places: Arc<Semaphore>,
     most: usize,
     draining: CancellationToken,
-    metrics: Arc<Metrics>,
+    metrics: Metrics,
 }
 
 /// A session's place; given back when dropped.
 pub struct Admitted {
     _place: OwnedSemaphorePermit,
-    _counted: SessionGuard,
+    _counted: Held,
 }
 
 impl Admission {
     /// `draining`: cancelled when no new session may come in.
-    pub fn new(most: usize, draining: CancellationToken, metrics: Arc<Metrics>) -> Self {
+    pub fn new(most: usize, draining: CancellationToken, metrics: Metrics) -> Self {
         Self { places: Arc::new(Semaphore::new(most)), most, draining, metrics }
     }
 
     /// `Problem` is 503 with Retry-After while the service is full or closing.
     pub fn admit(&self) -> Result<Admitted, Problem> {
         if self.draining.is_cancelled() {
-            self.metrics.rejected("closing");
+            self.metrics.session_rejected("closing");
             return Err(Problem::new("closing", "the service is shutting down; connect again"));
         }
         match self.places.clone().try_acquire_owned() {
             Ok(place) => Ok(Admitted { _place: place, _counted: self.metrics.session() }),
             Err(_) => {
-                self.metrics.rejected("full");
+                self.metrics.session_rejected("full");
                 Err(Problem::new("full", format!("all {} sessions are taken", self.most)))
             }
         }

@@ -1,1 +1,10 @@
 //! server
+
+pub mod admission;
+mod body;
+mod contract;
+pub mod problem;
+pub mod router;
+mod segments;
+mod stream;
+mod transcode;

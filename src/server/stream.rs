@@ -19,10 +19,10 @@ use tokio_tungstenite::tungstenite;
 use super::admission::Admitted;
 use super::problem::Problem;
 use super::router::App;
-use crate::ladder::{self, Request};
+use crate::ladder::{self, Refused, Request};
 use crate::protocol::{self, ClientMessage, ErrorMessage, Ready, SUBPROTOCOL, ServerMessage, SessionLimits, Start};
 use crate::session::{self, Caller, Ended, Fatal, Gone, Incoming, Outgoing, Outlet, Wanted};
-use crate::telemetry::metrics::{Direction, Op, Origin};
+use crate::telemetry::metrics::{Direction, Operation, Origin};
 
 /// Messages that are read ahead of the session.
 const AHEAD_MESSAGES: usize = 64;
@@ -123,7 +123,7 @@ async fn converse(
         let (next, _bytes) = ahead.recv().await?;
         Some((next, ahead))
     });
-    let caller = Caller { op: Op::Stream, origin };
+    let caller = Caller { op: Operation::Stream, origin };
     let session = session::run(app.context.clone(), caller, wanted, incoming, socket);
     tokio::select! {
         biased;
@@ -177,7 +177,7 @@ async fn read_ahead(app: &App, stream: &mut SplitStream<WebSocket>, ahead: mpsc:
         }
         match incoming(message) {
             Ok(Some(Incoming::Media(media))) => {
-                app.context.metrics.message_bytes(Direction::In, media.len());
+                app.context.metrics.message(Direction::In, media.len());
                 let share = bytes.clone().acquire_many_owned(media.len() as u32).await.ok();
                 hand_over(&mut ahead, Ok(Incoming::Media(media)), share).await;
             }
@@ -256,9 +256,7 @@ fn parse(text: &str) -> Result<ClientMessage, Fatal> {
 }
 
 fn check(start: Start, app: &App) -> Result<Wanted, Fatal> {
-    if start.segment_ms.is_some_and(|ms| !SEGMENT_MS.contains(&ms)) {
-        return Err(Fatal::new("bad_message", format!("segment_ms is {} to {}", SEGMENT_MS.start(), SEGMENT_MS.end())));
-    }
+    check_segment_ms(start.segment_ms)?;
     let request = match start.outputs {
         None => Request::Auto,
         Some(outputs) => {
@@ -267,6 +265,17 @@ fn check(start: Start, app: &App) -> Result<Wanted, Fatal> {
         }
     };
     Ok(Wanted { container: start.input.container, mode: start.mode, segment_ms: start.segment_ms, request })
+}
+
+/// The bounds of a client's own target length.
+pub(super) fn check_segment_ms(ms: Option<u32>) -> Result<(), Refused> {
+    match ms {
+        Some(ms) if !SEGMENT_MS.contains(&ms) => {
+            let message = format!("segment_ms is {} to {}", SEGMENT_MS.start(), SEGMENT_MS.end());
+            Err(Refused { code: "bad_message", message, output: None })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The errors of axum wrap those of tungstenite.
@@ -316,7 +325,7 @@ impl Socket {
             }
             Outgoing::Binary(header, payload) => {
                 let message = protocol::encode_binary(&header, &payload);
-                self.app.context.metrics.message_bytes(Direction::Out, message.len());
+                self.app.context.metrics.message(Direction::Out, message.len());
                 Message::Binary(message)
             }
         };

@@ -14,6 +14,7 @@ use super::{Caller, Context, Ended, Fatal, Gone, Outgoing, Outlet};
 use crate::job::{Failure, FailureCode};
 use crate::ladder::Plan;
 use crate::media::{Ticks, Timescale};
+use crate::telemetry::metrics::Direction;
 use crate::protocol::{Done, ErrorMessage, Receipt, SegmentError, SegmentOutcome, ServerMessage};
 
 /// Sends until the queue's end has been told, or the client has gone.
@@ -113,15 +114,20 @@ impl<O: Outlet> Delivery<O> {
         }
         let Caller { op, origin } = self.caller;
         metrics.segment_done(op, receipt.outcome, origin, latency);
-        metrics.segment_parts(op, made.queued, made.transcode, delivering.elapsed());
-        metrics.frames(receipt.frames_in, receipt.frames_out.values().sum());
+        if made.attempts > 0 {
+            metrics.segment_queued(op, made.queued);
+            metrics.segment_transcoded(op, made.transcode);
+        }
+        metrics.segment_delivered(op, delivering.elapsed());
+        metrics.frames(Direction::In, receipt.frames_in);
+        metrics.frames(Direction::Out, receipt.frames_out.values().sum());
         self.done.segments += 1;
         self.done.frames_in += receipt.frames_in;
         for (name, frames) in &receipt.frames_out {
             *self.done.frames_out.entry(name.clone()).or_default() += frames;
         }
         self.message(ServerMessage::Receipt(receipt)).await.map_err(|Gone| Ended::Gone)?;
-        drop(pending.place);
+        drop((pending.place, pending.counted));
         Ok(())
     }
 

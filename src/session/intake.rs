@@ -17,6 +17,7 @@ use crate::media::demux::{Container, Demuxer, Event};
 use crate::media::{self, Format, Track};
 use crate::protocol::{InputContainer, Mode, Pressure, PressureLevel, ServerMessage, TrackInfo, Tracks};
 use crate::segment::{self, Segment, Segmenter};
+use crate::telemetry::metrics::{Held, Operation};
 
 /// How long a lagging track is waited for, milliseconds: in `live` mode latency counts for more.
 const MAX_SKEW_MS: (u32, u32) = (3_000, 30_000);
@@ -46,6 +47,7 @@ pub(super) struct Pending {
     pub complete_at: Instant,
     /// The place; free again when the segment has been delivered.
     pub place: OwnedSemaphorePermit,
+    pub counted: Held,
 }
 
 /// Reads until the stream ends; the last thing in the queue is how it did.
@@ -60,7 +62,7 @@ pub(super) async fn run(
     let mut settings = context.settings.segment;
     settings.target_ms = wanted.segment_ms.unwrap_or(settings.target_ms);
     settings.max_skew_ms = if wanted.mode == Mode::Live { MAX_SKEW_MS.0 } else { MAX_SKEW_MS.1 };
-    let spool = Box::new(ScratchFile::new(context.scratch.clone()));
+    let spool = Box::new(ScratchFile::new(context.scratch.clone(), context.metrics.scratch()));
     let intake = Intake {
         demuxer: Demuxer::new(container(wanted.container), context.settings.demux, spool),
         context,
@@ -196,13 +198,14 @@ impl Intake {
             Err(_) => {
                 self.press(PressureLevel::Full, Duration::ZERO);
                 let place = self.places.clone().acquire_owned().await;
-                self.context.metrics.backpressure("places", complete_at.elapsed());
+                self.context.metrics.blocked("places", complete_at.elapsed());
                 place.map_err(|_| Fatal::new("internal", "the session's places were closed"))?
             }
         };
+        let counted = self.context.metrics.segment_in_flight();
         let context = self.context.clone();
         let made = tokio::spawn(async move { jobs.run(&context.pool).await });
-        let pending = Pending { segment, made: AbortOnDropHandle::new(made), complete_at, place };
+        let pending = Pending { segment, made: AbortOnDropHandle::new(made), complete_at, place, counted };
         self.hand_on(Slot::Segment(Box::new(pending))).await?;
         let waiting = self.context.pool.snapshot().queued > 0;
         self.press(if waiting { PressureLevel::Some } else { PressureLevel::None }, complete_at.elapsed());
@@ -211,7 +214,7 @@ impl Intake {
 
     /// Tells the client when the level changes; a notice that finds no room is not worth waiting for.
     fn press(&mut self, level: PressureLevel, queued: Duration) {
-        if self.pressed == level || self.caller.op != super::Op::Stream {
+        if self.pressed == level || self.caller.op != Operation::Stream {
             return;
         }
         let pressure = Pressure { level, queued_ms: queued.as_millis() as u64 };

@@ -24,12 +24,12 @@ use crate::media::demux;
 use crate::pool::Pool;
 use crate::protocol::{BinaryHeader, Done, InputContainer, Mode, ServerMessage};
 use crate::segment;
-use crate::telemetry::metrics::{Metrics, Op, Origin};
+use crate::telemetry::metrics::{Metrics, Operation, Origin};
 
 /// What all sessions share.
 pub struct Context {
     pub pool: Pool,
-    pub metrics: Arc<Metrics>,
+    pub metrics: Metrics,
     pub settings: Settings,
     pub scratch: Arc<Scratch>,
 }
@@ -110,7 +110,7 @@ pub enum Ended {
 /// Who asks, and through what.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller {
-    pub op: Op,
+    pub op: Operation,
     pub origin: Origin,
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use crate::media::{Error, demux};
+use crate::telemetry::metrics::Held;
 
 /// The service's scratch space.
 #[derive(Debug)]
@@ -24,16 +25,6 @@ impl Scratch {
         Arc::new(Self { folder, capacity, used: AtomicU64::new(0) })
     }
 
-    /// Bytes in use.
-    pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    /// Most bytes that may be in use.
-    pub fn capacity(&self) -> u64 {
-        self.capacity
-    }
-
     fn reserve(&self, bytes: u64) -> Result<(), Error> {
         let reserve = |used: u64| used.checked_add(bytes).filter(|&total| total <= self.capacity);
         let reserved = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve);
@@ -46,11 +37,13 @@ pub(super) struct ScratchFile {
     scratch: Arc<Scratch>,
     file: Option<File>,
     length: u64,
+    counted: Held,
 }
 
 impl ScratchFile {
-    pub fn new(scratch: Arc<Scratch>) -> Self {
-        Self { scratch, file: None, length: 0 }
+    /// `counted`: the share of the gauge that tells this file's size.
+    pub fn new(scratch: Arc<Scratch>, counted: Held) -> Self {
+        Self { scratch, file: None, length: 0, counted }
     }
 }
 
@@ -59,6 +52,7 @@ impl demux::Spool for ScratchFile {
         self.scratch.reserve(data.len() as u64)?;
         let at = self.length;
         self.length += data.len() as u64;
+        self.counted.set(self.length);
         let file = match &mut self.file {
             Some(file) => file,
             none => none.insert(tempfile::tempfile_in(&self.scratch.folder).map_err(failed)?),
@@ -91,17 +85,18 @@ fn failed(error: std::io::Error) -> Error {
 mod tests {
     use super::*;
     use crate::media::demux::Spool;
+    use crate::telemetry::Metrics;
 
     #[test]
     fn counts_what_is_in_use_refuses_what_does_not_fit_and_gives_back_on_drop() {
         let scratch = Scratch::new(std::env::temp_dir(), 10);
-        let mut file = ScratchFile::new(scratch.clone());
+        let mut file = ScratchFile::new(scratch.clone(), Metrics::new(10).scratch());
         file.append(b"0123").unwrap();
         file.append(b"45").unwrap();
-        assert_eq!((scratch.used(), &file.read(2, 3).unwrap()[..]), (6, &b"234"[..]));
+        assert_eq!((scratch.used.load(Ordering::Relaxed), &file.read(2, 3).unwrap()[..]), (6, &b"234"[..]));
         assert_eq!(file.append(b"67890").unwrap_err().code(), "scratch_full");
         assert_eq!(file.read(4, 3).unwrap_err().code(), "truncated_input");
         drop(file);
-        assert_eq!(scratch.used(), 0);
+        assert_eq!(scratch.used.load(Ordering::Relaxed), 0);
     }
 }
