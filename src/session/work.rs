@@ -120,9 +120,10 @@ fn grid(target: &AudioTarget, origin: Origin, cut: &Cut, last: bool) -> AudioSpe
     };
     let rate = Timescale::new(target.sample_rate).unwrap_or(origin.rate);
     spec.origin = origin.at.floor(origin.rate, rate).0;
+    let (grid, frame_samples) = (spec.origin, spec.frame_samples());
     let frame = |at: Ticks| {
-        let samples = at.ceil(origin.rate, rate).0.saturating_sub(spec.origin).max(0);
-        samples.div_euclid(spec.frame_samples()) + i64::from(samples % spec.frame_samples() != 0)
+        let samples = at.ceil(origin.rate, rate).0.saturating_sub(grid).max(0);
+        samples / frame_samples + i64::from(samples % frame_samples != 0)
     };
     spec.first_frame = frame(cut.window.start);
     let decoded_end = cut.units.last().map(|unit| unit.pts + unit.duration.unwrap_or_default());
