@@ -1,0 +1,170 @@
+//! The ops port: is the process alive, may it get new work, and its metrics. Kept apart from the public port.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+
+use crate::telemetry::Metrics;
+
+/// Whether new work is welcome. Shared by all who know a reason why not; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness(Arc<Reasons>);
+
+#[derive(Debug, Default)]
+struct Reasons {
+    started: AtomicBool,
+    full: AtomicBool,
+    draining: AtomicBool,
+}
+
+/// Why new work is not welcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotReady {
+    /// No worker is ready yet.
+    Starting,
+    /// All places for sessions or jobs are taken.
+    Full,
+    /// The process is going to end; it won't be ready again.
+    Draining,
+}
+
+impl NotReady {
+    /// The stable name.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Full => "full",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+impl Readiness {
+    /// At first it is [`NotReady::Starting`], until [`Self::started`].
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Work can be done from now on.
+    pub fn started(&self) {
+        self.0.started.store(true, Ordering::Release);
+    }
+
+    /// Whether all places are taken.
+    pub fn set_full(&self, full: bool) {
+        self.0.full.store(full, Ordering::Release);
+    }
+
+    /// No new work any more, for good.
+    pub fn drain(&self) {
+        self.0.draining.store(true, Ordering::Release);
+    }
+
+    pub fn check(&self) -> Result<(), NotReady> {
+        if self.0.draining.load(Ordering::Acquire) {
+            Err(NotReady::Draining)
+        } else if !self.0.started.load(Ordering::Acquire) {
+            Err(NotReady::Starting)
+        } else if self.0.full.load(Ordering::Acquire) {
+            Err(NotReady::Full)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Ops {
+    readiness: Readiness,
+    metrics: Metrics,
+}
+
+/// The routes of the ops port.
+pub fn router(readiness: Readiness, metrics: Metrics) -> Router {
+    Router::new()
+        .route("/health/live", get(async || Json(json!({"live": true}))))
+        .route("/health/ready", get(ready))
+        .route("/metrics", get(scrape))
+        .with_state(Ops { readiness, metrics })
+}
+
+async fn ready(State(ops): State<Ops>) -> Response {
+    match ops.readiness.check() {
+        Ok(()) => Json(json!({"ready": true})).into_response(),
+        Err(not_ready) => {
+            let body = Json(json!({"ready": false, "reason": not_ready.reason()}));
+            (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+        }
+    }
+}
+
+async fn scrape(State(ops): State<Ops>) -> Response {
+    match ops.metrics.encode() {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "metrics can't be encoded");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+
+    /// Status and body as a client gets them over a real socket.
+    async fn fetched(router: Router, path: &str) -> (u16, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let shutdown = CancellationToken::new();
+        let server = crate::server::serve(listener, router, shutdown.clone(), TaskTracker::new());
+        let client = async {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.unwrap();
+            shutdown.cancel();
+            text
+        };
+        let (text, ()) = tokio::join!(client, server);
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    #[tokio::test]
+    async fn ready_says_why_not() {
+        let readiness = Readiness::new();
+        let ops = router(readiness.clone(), Metrics::new(0));
+        let ready = || fetched(ops.clone(), "/health/ready");
+        assert_eq!(ready().await, (503, r#"{"ready":false,"reason":"starting"}"#.to_owned()));
+        readiness.started();
+        assert_eq!(ready().await, (200, r#"{"ready":true}"#.to_owned()));
+        readiness.set_full(true);
+        assert_eq!(ready().await, (503, r#"{"ready":false,"reason":"full"}"#.to_owned()));
+        readiness.set_full(false);
+        assert_eq!(ready().await.0, 200);
+        readiness.drain();
+        assert_eq!(ready().await, (503, r#"{"ready":false,"reason":"draining"}"#.to_owned()));
+        assert_eq!(fetched(ops, "/health/live").await.0, 200, "a draining process is alive");
+    }
+
+    #[tokio::test]
+    async fn metrics_are_served_as_text() {
+        let metrics = Metrics::new(0);
+        let _session = metrics.session();
+        let (status, body) = fetched(router(Readiness::new(), metrics), "/metrics").await;
+        assert_eq!(status, 200);
+        assert!(body.contains("\nsegmill_sessions 1\n"), "{body}");
+    }
+}
