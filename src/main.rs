@@ -1,8 +1,7 @@
+//! The `segmill` binary. All of it is in the library: see `segmill::cli`.
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
-        Some("worker") => segmill::worker::run(),
-        _ => ExitCode::from(64),
-    }
+    segmill::cli::run()
 }

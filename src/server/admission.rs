@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::ops::Readiness;
 use super::problem::Problem;
 use crate::telemetry::metrics::{Held, Metrics};
 
@@ -15,18 +16,26 @@ pub struct Admission {
     most: usize,
     draining: CancellationToken,
     metrics: Metrics,
+    readiness: Readiness,
 }
 
 /// A session's place; given back when dropped.
 pub struct Admitted {
     _place: OwnedSemaphorePermit,
     _counted: Held,
+    readiness: Readiness,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.readiness.set_full(false);
+    }
 }
 
 impl Admission {
     /// `draining`: cancelled when no new session may come in.
-    pub fn new(most: usize, draining: CancellationToken, metrics: Metrics) -> Self {
-        Self { places: Arc::new(Semaphore::new(most)), most, draining, metrics }
+    pub fn new(most: usize, draining: CancellationToken, metrics: Metrics, readiness: Readiness) -> Self {
+        Self { places: Arc::new(Semaphore::new(most)), most, draining, metrics, readiness }
     }
 
     /// `Problem` is 503 with Retry-After while the service is full or closing.
@@ -36,16 +45,14 @@ impl Admission {
             return Err(Problem::new("closing", "the service is shutting down; connect again"));
         }
         match self.places.clone().try_acquire_owned() {
-            Ok(place) => Ok(Admitted { _place: place, _counted: self.metrics.session() }),
+            Ok(place) => {
+                self.readiness.set_full(self.places.available_permits() == 0);
+                Ok(Admitted { _place: place, _counted: self.metrics.session(), readiness: self.readiness.clone() })
+            }
             Err(_) => {
                 self.metrics.session_rejected("full");
                 Err(Problem::new("full", format!("all {} sessions are taken", self.most)))
             }
         }
-    }
-
-    /// Whether the next one would get in.
-    pub fn has_room(&self) -> bool {
-        self.places.available_permits() > 0
     }
 }

@@ -11,6 +11,7 @@ pub mod ops;
 pub mod problem;
 pub mod router;
 mod segments;
+pub mod service;
 mod stream;
 mod transcode;
 

@@ -223,7 +223,7 @@ impl Intake {
         }
     }
 
-    async fn hand_on(&self, slot: Slot) -> Result<(), Fatal> {
+    async fn hand_on(&mut self, slot: Slot) -> Result<(), Fatal> {
         self.ways.queue.send(slot).await.map_err(|_| Fatal::new("client_gone", "the client has gone"))
     }
 }

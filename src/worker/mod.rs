@@ -3,7 +3,18 @@
 //! [`run`] is the loop over the ipc; [`transcode`] is one job through a fresh GStreamer pipeline. C code that reads
 //! strangers' media runs only here.
 
+mod audio;
+mod colour;
+mod elements;
+mod encoder;
+mod pcm;
+mod pipeline;
+mod sound;
+#[cfg(test)]
+mod tests;
+mod times;
 pub mod transcode;
+mod video;
 
 use std::io::{self, stdin};
 use std::os::fd::{AsFd, BorrowedFd};

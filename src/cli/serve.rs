@@ -1,0 +1,70 @@
+//! `segmill serve`: binds both ports, starts what answers there, and ends it on SIGTERM or SIGINT.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Config, LogFormat};
+use crate::server::service::{Service, StartError};
+use crate::telemetry;
+
+/// Runs the service until SIGTERM or SIGINT, drains it, and exits with 0; 1 where it could not start. A second signal
+/// ends it at once.
+pub async fn serve(config: Config, environment: Vec<(OsString, OsString)>) -> ExitCode {
+    let telemetry = match telemetry::init(log_json(config.log.format), &config.log.filter, config.log.otlp_endpoint.as_deref())
+    {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            eprintln!("segmill: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = match run(config, environment).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "start failed");
+            ExitCode::FAILURE
+        }
+    };
+    if tokio::task::spawn_blocking(|| telemetry.shutdown()).await.is_err() {
+        tracing::warn!("the exporter of traces panicked at shutdown");
+    }
+    code
+}
+
+async fn run(config: Config, environment: Vec<(OsString, OsString)>) -> Result<(), StartError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+    let service = Service::start(config, environment).await?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "draining"),
+        _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "draining"),
+    }
+    tokio::select! {
+        () = service.stop() => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// A service inside this process, for a client in the same process: see [`Config::embedded`]. It has the address of
+/// its API. To be ended with [`Service::stop`].
+pub async fn serve_embedded(
+    config: Config,
+    environment: Vec<(OsString, OsString)>,
+) -> Result<(SocketAddr, Service), StartError> {
+    let service = Service::start(config, environment).await?;
+    Ok((service.address, service))
+}
+
+fn log_json(format: LogFormat) -> bool {
+    match format {
+        LogFormat::Auto => !io::stderr().is_terminal(),
+        LogFormat::Json => true,
+        LogFormat::Text => false,
+    }
+}
