@@ -127,6 +127,59 @@ fn a_cut_anywhere_gives_what_is_complete() {
     }
 }
 
+/// What ffmpeg makes of raw H.264, one stream after the other, as avc3.
+fn avc3(sizes: &[&str]) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let ffmpeg = |args: &[&str], out: &std::path::Path| {
+        assert!(Command::new("ffmpeg").args(["-v", "error", "-f"]).args(args).arg(out).status().unwrap().success());
+        std::fs::read(out).unwrap()
+    };
+    let streams = sizes.iter().enumerate().map(|(i, size)| {
+        let source = format!("testsrc2=size={size}:rate=25:duration=1");
+        let encode = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-x264-params", "aud=1"];
+        ffmpeg(&[&["lavfi", "-i", &source], &encode[..]].concat(), &folder.path().join(format!("{i}.264")))
+    });
+    let raw = streams.collect::<Vec<_>>().concat();
+    let joined = folder.path().join("joined.264");
+    std::fs::write(&joined, raw).unwrap();
+    let copy = ["-c", "copy", "-tag:v", "avc3", "-movflags", "frag_keyframe+empty_moov+default_base_moof"];
+    ffmpeg(&[&["h264", "-r", "25", "-i", joined.to_str().unwrap()], &copy[..]].concat(), &folder.path().join("a.mp4"))
+}
+
+fn picture_sizes(events: &[Event]) -> Vec<(u32, u32)> {
+    let of = |tracks: &&Vec<Track>| match &tracks[0].format {
+        Format::Video(video) => (video.width, video.height),
+        other => panic!("{other:?}"),
+    };
+    tracks(events).iter().map(of).collect()
+}
+
+#[test]
+fn parameter_sets_in_the_samples_are_a_new_set_up() {
+    let (events, result) = demux(&avc3(&["160x120", "96x64"]));
+    assert_eq!(result, Ok(()));
+    assert_eq!(picture_sizes(&events), [(160, 120), (96, 64)]);
+    let units = units(&events);
+    assert_eq!(units.len(), 50);
+    assert_eq!(units[25].sync, Sync::Idr);
+    assert!(units.iter().all(|u| u.data[4] & 31 != 9), "no access unit delimiters");
+    let place = events.iter().rposition(|e| matches!(e, Event::Tracks(_))).unwrap();
+    assert_eq!(place, 26, "before the first unit that needs it");
+}
+
+#[test]
+fn an_empty_configuration_is_made_up_for_by_the_first_sample() {
+    let mut clip = avc3(&["160x120"]);
+    let avcc = clip.windows(4).position(|w| w == b"avcC").unwrap() + 4;
+    clip[avcc + 1] = 66;
+    clip[avcc + 5] = 0xe0;
+    clip[avcc + 6] = 0;
+    let (events, result) = demux(&clip);
+    assert_eq!(result, Ok(()));
+    assert_eq!(picture_sizes(&events), [(160, 120)]);
+    assert_eq!(units(&events).len(), 25);
+}
+
 #[test]
 fn a_recorder_that_starts_anew() {
     for clip in [fragmented(), index_last(), index_first()] {
