@@ -121,6 +121,9 @@ impl Demuxer {
             Stage::Head { .. } if !self.finished => Ok(None),
             Stage::Head { bytes, .. } => {
                 let data = bytes.split().freeze();
+                if data.is_empty() {
+                    return Err(Error::Truncated("there is nothing in it".into()));
+                }
                 let Some(container) = whole(&data) else {
                     self.stage = Stage::Unknown;
                     return Err(Error::UnsupportedContainer);
@@ -218,5 +221,64 @@ impl Inner {
             Self::Webm(_) => Container::Webm,
             Self::Ts(_) => Container::Ts,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct NoSpool;
+
+    impl Spool for NoSpool {
+        fn append(&mut self, _: &[u8]) -> Result<(), Error> {
+            Err(Error::ScratchFull("none".into()))
+        }
+
+        fn read(&mut self, _: u64, _: usize) -> Result<Bytes, Error> {
+            Err(Error::ScratchFailed("none".into()))
+        }
+    }
+
+    fn demuxer() -> Demuxer {
+        Demuxer::new(None, Limits::default(), Box::new(NoSpool))
+    }
+
+    #[test]
+    fn the_container_is_told_by_the_first_bytes_in_any_pieces() {
+        let mut demuxer = demuxer();
+        for byte in b"\0\0\0\x10ftyp" {
+            assert_eq!(demuxer.container(), None);
+            demuxer.push(Bytes::copy_from_slice(&[*byte])).unwrap();
+        }
+        assert_eq!(demuxer.container(), Some(Container::Mp4));
+        assert_eq!(demuxer.poll(), Ok(None));
+    }
+
+    #[test]
+    fn bytes_of_no_container_are_refused_before_they_fill_the_memory() {
+        let mut demuxer = demuxer();
+        let refused = (0..100).find_map(|_| demuxer.push(Bytes::from_static(&[b'x'; 1000])).err());
+        assert_eq!(refused, Some(Error::UnsupportedContainer));
+        assert_eq!(demuxer.poll(), Err(Error::UnsupportedContainer));
+    }
+
+    #[test]
+    fn short_inputs_are_told_at_their_end() {
+        let end = |input: &'static [u8]| {
+            let mut demuxer = demuxer();
+            demuxer.push(Bytes::from_static(input)).unwrap();
+            demuxer.finish();
+            demuxer.poll()
+        };
+        assert_eq!(end(b"xxxx"), Err(Error::UnsupportedContainer));
+        assert!(matches!(end(b""), Err(Error::Truncated(_))));
+    }
+
+    #[test]
+    fn data_before_its_index_goes_to_the_spool() {
+        let mut demuxer = demuxer();
+        demuxer.push(Bytes::from_static(b"\0\0\0\x10mdatxxxx")).unwrap();
+        assert!(matches!(demuxer.poll(), Err(Error::ScratchFull(_))));
     }
 }

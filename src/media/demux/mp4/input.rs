@@ -9,15 +9,32 @@ const SMALL: usize = 4096;
 /// Gathered bytes are set apart at this many.
 const GATHERED: usize = 64 << 10;
 
+/// A slice is copied where it would keep a piece this many times its size from being freed.
+const PINNED: usize = 64;
+
 /// A queue of bytes from [`Input::start`] to [`Input::end`].
 #[derive(Debug, Default)]
 pub struct Input {
-    chunks: VecDeque<Bytes>,
+    chunks: VecDeque<Chunk>,
     tail: BytesMut,
     start: u64,
     end: u64,
     /// Bytes before this are not wanted, whether they have come or not.
     wanted_from: u64,
+}
+
+/// What is left of a piece.
+#[derive(Debug)]
+struct Chunk {
+    rest: Bytes,
+    /// Its length as it came.
+    whole: usize,
+}
+
+impl From<Bytes> for Chunk {
+    fn from(rest: Bytes) -> Self {
+        Self { whole: rest.len(), rest }
+    }
 }
 
 impl Input {
@@ -30,7 +47,7 @@ impl Input {
             }
         } else {
             self.set_tail_apart();
-            self.chunks.push_back(data);
+            self.chunks.push_back(data.into());
         }
         self.release(self.wanted_from);
     }
@@ -45,7 +62,7 @@ impl Input {
         self.start
     }
 
-    /// Bytes that have come and not been released; without a copy where they came in one piece.
+    /// Bytes that have come and not been released; without a copy where they are a good part of one piece.
     pub fn slice(&mut self, offset: u64, length: usize) -> Option<Bytes> {
         if offset < self.start || self.end.checked_sub(offset)? < length as u64 {
             return None;
@@ -54,17 +71,17 @@ impl Input {
         let mut skip = offset - self.start;
         let mut gathered: Option<BytesMut> = None;
         for chunk in &self.chunks {
-            if skip >= chunk.len() as u64 {
-                skip -= chunk.len() as u64;
+            if skip >= chunk.rest.len() as u64 {
+                skip -= chunk.rest.len() as u64;
                 continue;
             }
-            let rest = chunk.slice(skip as usize..);
+            let rest = chunk.rest.slice(skip as usize..);
             skip = 0;
             match &mut gathered {
-                None if rest.len() >= length => return Some(rest.slice(..length)),
+                None if rest.len() >= length && chunk.whole / PINNED <= length => return Some(rest.slice(..length)),
                 None => {
                     let mut bytes = BytesMut::with_capacity(length);
-                    bytes.extend_from_slice(&rest);
+                    bytes.extend_from_slice(&rest[..rest.len().min(length)]);
                     gathered = Some(bytes);
                 }
                 Some(bytes) => bytes.extend_from_slice(&rest[..rest.len().min(length - bytes.len())]),
@@ -89,9 +106,9 @@ impl Input {
         }
         let wanted = offset.checked_sub(self.start).filter(|&n| n > 0)?;
         let front = self.chunks.front_mut()?;
-        let length = usize::try_from(wanted).unwrap_or(usize::MAX).min(front.len());
-        let taken = front.split_to(length);
-        if front.is_empty() {
+        let length = usize::try_from(wanted).unwrap_or(usize::MAX).min(front.rest.len());
+        let taken = front.rest.split_to(length);
+        if front.rest.is_empty() {
             self.chunks.pop_front();
         }
         self.start += length as u64;
@@ -100,7 +117,7 @@ impl Input {
 
     fn set_tail_apart(&mut self) {
         if !self.tail.is_empty() {
-            self.chunks.push_back(self.tail.split().freeze());
+            self.chunks.push_back(self.tail.split().freeze().into());
         }
     }
 }
@@ -108,6 +125,16 @@ impl Input {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn small_slices_do_not_pin_large_pieces() {
+        let piece = Bytes::from(vec![7; 64 << 10]);
+        let mut input = Input::default();
+        input.push(piece.clone());
+        assert_eq!(input.slice(0, 1024).unwrap().as_ptr(), piece.as_ptr());
+        assert_ne!(input.slice(0, 1023).unwrap().as_ptr(), piece.as_ptr());
+        assert_eq!(input.slice(0, 1023).unwrap(), piece[..1023]);
+    }
 
     #[test]
     fn slices_across_pieces() {

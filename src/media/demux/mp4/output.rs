@@ -89,6 +89,10 @@ impl Output {
         self.held_bytes += unit.data.len() + UNIT_OVERHEAD;
         self.held.push(unit);
         self.release(movie);
+        if let Some(unit) = self.held.last_mut() {
+            // What waits is counted by its own length, so it must not hold on to the larger piece that it came in.
+            unit.data = Bytes::copy_from_slice(&unit.data);
+        }
         if self.held_bytes > limit {
             return Err(Error::bad("a track's set-up is neither in its sample description nor in its first samples"));
         }
