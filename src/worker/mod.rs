@@ -148,4 +148,4 @@ fn index(rendition: usize) -> u32 {
 }
 
 #[cfg(test)]
-mod tests;
+mod loop_tests;
