@@ -50,11 +50,16 @@ pub fn decode(
     let window = at(job.window.start)..at(job.window.end);
     let mut pcm = Pcm::silence(needed(rate)?, positions.len());
     let (mut covered, mut next) = (0, window.start);
-    for chunk in &chunks {
+    let swallowed = swallowed(audio.codec, job.units.len(), chunks.len());
+    for (index, chunk) in chunks.iter().enumerate() {
         if chunk.info.rate() != rate || chunk.info.channels() as usize != positions.len() {
             return Err(Failure::new(FailureCode::BadMedia, "the sound changes its format inside a segment"));
         }
-        let Some(start) = places.find(chunk.time, rate, at) else { continue };
+        let start = match swallowed {
+            0 => places.find(chunk.time, rate, at),
+            _ => places.0.get(index + swallowed).map(|place| at(place.1)),
+        };
+        let Some(start) = start else { continue };
         pcm.place(start, &chunk.samples);
         let end = start.saturating_add((chunk.samples.len() / positions.len()) as i64).min(window.end);
         covered += end.saturating_sub(start.max(next)).max(0) as u64;
@@ -62,6 +67,12 @@ pub fn decode(
     }
     let expected = expected(job, audio, rate, &window, at);
     Ok(Decoded { pcm, rate, positions, expected, covered })
+}
+
+/// Units at the start that gave no sound. libavcodec drops the priming of streams that name libfaac as their encoder,
+/// and GStreamer then gives each later chunk the time of the unit before it: the chunks are counted from the end.
+fn swallowed(codec: AudioCodec, units: usize, chunks: usize) -> usize {
+    if codec == AudioCodec::Aac { units.saturating_sub(chunks) } else { 0 }
 }
 
 /// Where the units lie: what GStreamer is told, and their presentation time, in order.
