@@ -3,6 +3,9 @@
 //! The modules in the order in which the data passes through them. Who may import whom is held by
 //! `tests/architecture.rs`; ARCHITECTURE.md is the map.
 
+// Here and not in Cargo.toml: tests may unwrap.
+#![warn(clippy::unwrap_used)]
+
 /// The command line: serve, push, worker.
 pub mod cli;
 /// Every knob: flag, environment variable, default, bounds.
