@@ -78,7 +78,7 @@ fn unlace(data: Bytes, flags: u8) -> Result<Vec<Bytes>, Error> {
         3 => {}
         _ => {
             let all = data.len().saturating_sub(rest.at);
-            if all % count != 0 {
+            if !all.is_multiple_of(count) {
                 return Err(bad_lacing());
             }
             sizes.resize(count - 1, all / count);

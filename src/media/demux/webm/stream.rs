@@ -185,6 +185,7 @@ impl Stream {
             Coding::Av1 => return Ok(self.set_video(av1::video(data)?)),
             Coding::Mpeg2 => match mpeg2::video(data) {
                 Ok(video) => return Ok(self.set_video(video)),
+                Err(error @ Error::UnsupportedCodec(_)) => return Err(error),
                 // The sequence header need not be repeated at each I picture.
                 Err(_) => return Ok(false),
             },
