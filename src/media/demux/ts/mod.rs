@@ -26,6 +26,7 @@ use elementary::{Elementary, Found};
 use hold::{Held, Hold, Patience};
 use packet::{Continuity, Counter, Framer, Packet};
 use pes::Stamps;
+pub(crate) use psi::crc32;
 use psi::{Association, Content, Map, Programme, Sections};
 
 const PAT_PID: u16 = 0;
@@ -231,6 +232,11 @@ impl Demuxer {
                 self.programme = self.candidates.first().map(|candidate| candidate.programme.number);
             }
         }
+        self.read_programme()
+    }
+
+    /// Takes over the streams of the chosen programme's map, where they are not those that are read already.
+    fn read_programme(&mut self) -> Result<(), Error> {
         let chosen = self.candidates.iter().find(|candidate| Some(candidate.programme.number) == self.programme);
         let Some(map) = chosen.and_then(|candidate| candidate.map.as_ref()) else { return Ok(()) };
         if map.streams.iter().eq(self.streams.iter().map(|stream| &stream.announced)) {
@@ -424,6 +430,11 @@ impl Demuxer {
     }
 
     fn end(&mut self) -> Result<(), Error> {
+        if self.programme.is_none() {
+            let maps = || self.candidates.iter().filter_map(|candidate| candidate.map.as_ref());
+            self.programme = maps().find(|map| map.decodable()).or(maps().next()).map(|map| map.number);
+            self.read_programme()?;
+        }
         for index in 0..self.streams.len() {
             self.flush(index);
         }
