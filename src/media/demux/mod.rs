@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn data_before_its_index_goes_to_the_spool() {
         let mut demuxer = demuxer();
-        demuxer.push(Bytes::from_static(b"\0\0\0\x10mdatxxxx")).unwrap();
+        demuxer.push(Bytes::from_static(b"\0\0\0\x10mdatxxxxxxxx")).unwrap();
         assert!(matches!(demuxer.poll(), Err(Error::ScratchFull(_))));
     }
 }

@@ -7,9 +7,9 @@ use crate::media::Error;
 /// A box's type.
 pub type FourCc = [u8; 4];
 
-/// A box without its header.
+/// A box inside another, without its header.
 #[derive(Debug, Clone)]
-pub struct Box {
+pub struct Child {
     pub kind: FourCc,
     pub body: Bytes,
 }
@@ -25,7 +25,7 @@ pub struct Children {
 }
 
 impl Iterator for Children {
-    type Item = Result<Box, Error>;
+    type Item = Result<Child, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.len() < 8 {
@@ -39,7 +39,7 @@ impl Iterator for Children {
             return Some(Err(Error::bad(format!("box {} does not fit its parent", name(header.kind)))));
         };
         let body = self.rest.split_to(size).slice(header.length..);
-        Some(Ok(Box { kind: header.kind, body }))
+        Some(Ok(Child { kind: header.kind, body }))
     }
 }
 

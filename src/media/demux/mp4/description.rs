@@ -35,13 +35,6 @@ pub enum Coding {
     Audio(AudioCodec),
 }
 
-/// What tkhd says of a track's place on the screen.
-#[derive(Debug, Clone, Copy)]
-pub struct Place {
-    /// Degrees clockwise.
-    pub rotation: u16,
-}
-
 /// What the container says of the picture.
 #[derive(Debug, Clone, Copy)]
 struct Look {
@@ -118,8 +111,8 @@ impl Description {
     }
 }
 
-/// The entries of stsd. `kind` as in [`Format::Other`].
-pub fn parse(stsd: &Bytes, kind: &'static str, place: Place) -> Result<Vec<Description>, Error> {
+/// The entries of stsd. `kind` as in [`Format::Other`], `rotation` as in [`Video`].
+pub fn parse(stsd: &Bytes, kind: &'static str, rotation: u16) -> Result<Vec<Description>, Error> {
     let (version, _, body) = boxes::full(stsd)?;
     let count = Reader::new(&body).u32()? as usize;
     boxes::children(&body.slice(4..))
@@ -127,7 +120,7 @@ pub fn parse(stsd: &Bytes, kind: &'static str, place: Place) -> Result<Vec<Descr
         .map(|entry| {
             let entry = entry?;
             match kind {
-                "video" => video_entry(entry.kind, &entry.body, place),
+                "video" => video_entry(entry.kind, &entry.body, rotation),
                 "audio" => audio_entry(entry.kind, &entry.body, version),
                 _ => Ok(other(kind, entry.kind)),
             }
@@ -147,7 +140,7 @@ fn known(format: Format) -> Description {
 /// Bytes of a VisualSampleEntry before its boxes (12.1.3).
 const VISUAL: usize = 78;
 
-fn video_entry(kind: FourCc, entry: &Bytes, place: Place) -> Result<Description, Error> {
+fn video_entry(kind: FourCc, entry: &Bytes, rotation: u16) -> Result<Description, Error> {
     let codec = match &kind {
         b"avc1" | b"avc3" => VideoCodec::H264,
         b"hvc1" | b"hev1" => VideoCodec::H265,
@@ -165,7 +158,7 @@ fn video_entry(kind: FourCc, entry: &Bytes, place: Place) -> Result<Description,
     }
     let children = entry.slice(VISUAL..);
     let look = Look {
-        rotation: place.rotation,
+        rotation,
         aspect: boxes::child(&children, *b"pasp").and_then(|pasp| aspect(&pasp)),
         colour: boxes::child(&children, *b"colr").and_then(|colr| colour(&colr)),
     };

@@ -28,6 +28,9 @@ use self::spooled::Spooled;
 use super::{Event, Limits, Spool};
 use crate::media::Error;
 
+/// Bytes that are gathered before they go to the spool, so that small pieces don't cost a write each.
+const SPOOL_AT_ONCE: u64 = 64 << 10;
+
 /// See [`super::Demuxer`], which this serves.
 pub struct Demuxer {
     limits: Limits,
@@ -205,6 +208,9 @@ impl Demuxer {
         let movie = Movie::parse(moov, self.origin, &self.limits)?;
         let layout = movie.layout(self.origin)?;
         if let Some(mut old) = self.movie.take() {
+            if old.has_more()? {
+                return Err(Error::bad("another moov comes before the samples of the last one"));
+            }
             self.output.finish(&mut old);
         }
         self.output.announce(&movie);
@@ -253,7 +259,9 @@ impl Demuxer {
 
     /// Writes what has come from before `end` to the spool, if a range of it is open.
     fn spool_until(&mut self, end: u64) -> Result<(), Error> {
-        if self.spooled.filled_to().is_some() {
+        let come = self.input.end() >= end || self.finished;
+        let worth_writing = come || self.input.end() - self.input.start() >= SPOOL_AT_ONCE;
+        if self.spooled.filled_to().is_some() && worth_writing {
             while let Some(piece) = self.input.take_until(end) {
                 self.spooled.append(&piece)?;
             }

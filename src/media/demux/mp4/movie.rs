@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::boxes::{self, FourCc, Reader};
-use super::description::{self, Description, Place as Presentation, Setup};
+use super::description::{self, Description, Setup};
 use super::fragment::{Defaults, Run};
 use super::sample_table::{Cursor, Layout, Sample, SampleTable};
 use crate::media::demux::Limits;
@@ -150,7 +150,7 @@ impl TrackState {
         let stbl = stbl.ok_or_else(|| missing("stbl"));
         let descriptions = stbl.as_ref().ok().and_then(|stbl| boxes::child(stbl, *b"stsd"));
         let descriptions = match descriptions {
-            Some(stsd) => description::parse(&stsd, kind, Presentation { rotation })?,
+            Some(stsd) => description::parse(&stsd, kind, rotation)?,
             None => Vec::new(),
         };
         let media = matches!(kind, "video" | "audio");

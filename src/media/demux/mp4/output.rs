@@ -62,6 +62,11 @@ impl Output {
             Some(codec) => unit::normalise(data, codec, description.nal_length),
             None => data,
         };
+        if data.is_empty() {
+            // Delimiters and padding make no picture.
+            self.release(movie);
+            return Ok(());
+        }
         if !track.known {
             if let Some(format) = description.derive(&data) {
                 track.track.format = format;

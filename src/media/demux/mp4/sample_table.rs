@@ -77,7 +77,7 @@ impl Sizes {
             Self::Words(table) => word(table, at.checked_mul(4)?),
             Self::Compact { bits: 4, table, .. } => {
                 let byte = *table.get(at / 2)?;
-                Some(u32::from(if at % 2 == 0 { byte >> 4 } else { byte & 15 }))
+                Some(u32::from(if at.is_multiple_of(2) { byte >> 4 } else { byte & 15 }))
             }
             Self::Compact { bits: 8, table, .. } => table.get(at).map(|&b| b.into()),
             Self::Compact { table, .. } => {

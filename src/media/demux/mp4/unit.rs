@@ -6,16 +6,20 @@ use crate::media::codec::{annexb, av1, h264, h265, mpeg2, vp8, vp9};
 use crate::media::{Sync, VideoCodec};
 
 /// The sample in the form of [`crate::media::AccessUnit::data`]. `nal_length`: bytes of its NAL unit lengths. Without
-/// a copy unless these are to be made longer.
+/// a copy unless something in it is to be left out or made longer.
 pub fn normalise(sample: Bytes, codec: VideoCodec, nal_length: usize) -> Bytes {
-    if !matches!(codec, VideoCodec::H264 | VideoCodec::H265) {
-        return sample;
+    match codec {
+        VideoCodec::Av1 => av1::strip(sample),
+        VideoCodec::H264 | VideoCodec::H265 if nal_length == 4 => without_leading_delimiter(sample, codec),
+        VideoCodec::H264 | VideoCodec::H265 => lengthen(&sample, codec, nal_length),
+        VideoCodec::Vp8 | VideoCodec::Vp9 | VideoCodec::Mpeg2 => sample,
     }
-    if nal_length == 4 {
-        return without_leading_delimiter(sample, codec);
-    }
+}
+
+/// The sample with 4-byte lengths, as far as its own ones make sense, and without delimiters.
+fn lengthen(sample: &[u8], codec: VideoCodec, nal_length: usize) -> Bytes {
     let mut unit = BytesMut::with_capacity(sample.len() + sample.len() / 8 + 16);
-    let mut rest = &sample[..];
+    let mut rest = sample;
     while let Some((length, after)) = rest.split_at_checked(nal_length) {
         let length = length.iter().fold(0, |n, &byte| n << 8 | usize::from(byte));
         let Some((nal, after)) = after.split_at_checked(length) else { break };
