@@ -18,7 +18,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn jobs_side_by_side_each_get_their_own_outcome() {
     let fixture = Fixture::start(|config| config.workers = 3).await;
     let jobs: Vec<Job> = (0..60).map(|id| job(id, &format!("job {id}"), 3)).collect();
@@ -119,12 +119,12 @@ async fn a_worker_that_dawdles_is_killed_by_the_wall_clock() {
     assert_eq!(fixture.observer.restarts.recv().await, Some("worker_timeout"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn workers_killed_from_outside_lose_nothing() {
     let mut fixture = Fixture::start(|config| config.workers = 2).await;
     let running: Vec<_> = (0..4).map(|_| fixture.run_directed()).collect();
-    for _ in 0..2 {
-        let victim = fixture.director.asked().await;
+    let victims = [fixture.director.asked().await, fixture.director.asked().await];
+    for victim in victims {
         kill_process(pid(victim.pid), Signal::KILL).expect("it runs");
     }
     for _ in 0..4 {
