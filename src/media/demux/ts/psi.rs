@@ -258,8 +258,9 @@ fn content(stream_type: u8, own: &Descriptors, programme: &Descriptors) -> Conte
             _ if own.has(0x7b) || own.has(0x7c) || own.has(0x115) => other("audio"),
             _ => other("data"),
         },
-        // Blu-ray: LPCM, DTS, TrueHD, E-AC-3, DTS-HD; presentation graphics.
-        0x80 | 0x82..=0x86 | 0xa1 | 0xa2 if programme.registration == Some(*b"HDMV") => other("audio"),
+        // Blu-ray: E-AC-3; LPCM, DTS, TrueHD; graphics.
+        0x84 | 0xa1 if programme.registration == Some(*b"HDMV") => audio(AudioCodec::Eac3),
+        0x80 | 0x82 | 0x83 | 0x85 | 0x86 | 0xa2 if programme.registration == Some(*b"HDMV") => other("audio"),
         0x90..=0x92 if programme.registration == Some(*b"HDMV") => other("text"),
         0x01 | 0x10 | 0x1e..=0x21 | 0x25..=0x29 | 0x32 | 0x33 | 0x42 | 0xd1 | 0xd2 | 0xd4 | 0xdb | 0xea => {
             other("video")
