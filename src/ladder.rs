@@ -209,14 +209,20 @@ impl Plan {
             let pixels = u64::from(source.width) * u64::from(source.height);
             if pixels > limits.max_pixels {
                 let (width, height, most) = (source.width, source.height, limits.max_pixels);
-                return refuse("resolution_limit", format!("the source is {width}x{height}, over {most} samples a picture"));
+                return refuse(
+                    "resolution_limit",
+                    format!("the source is {width}x{height}, over {most} samples a picture"),
+                );
             }
-            self.video =
-                Some(PlannedVideo { track: track.clone(), source: source.clone(), renditions: Vec::new() });
+            self.video = Some(PlannedVideo { track: track.clone(), source: source.clone(), renditions: Vec::new() });
         }
         let Some(planned) = &mut self.video else { return refuse("no_such_track", "the source has no video") };
         if request.codec == VideoChoice::Copy {
-            if request.width.is_some() || request.height.is_some() || request.crf.is_some() || request.max_kbps.is_some() {
+            if request.width.is_some()
+                || request.height.is_some()
+                || request.crf.is_some()
+                || request.max_kbps.is_some()
+            {
                 return refuse("bad_message", "a copy takes no size, crf or rate");
             }
             hold(container, &planned.track.format)?;
@@ -320,9 +326,8 @@ pub fn check_request(outputs: &[Output], limits: Limits) -> Result<(), Refused> 
 /// The source's video copied where players take it as it is, the rungs below it as H.264, sound as AAC.
 fn auto_ladder(tracks: &[Track]) -> Result<Vec<Output>, Refused> {
     let mut outputs = Vec::new();
-    let video = |codec, height| {
-        Some(VideoRequest { codec, width: None, height, crf: None, max_kbps: None, preset: None })
-    };
+    let video =
+        |codec, height| Some(VideoRequest { codec, width: None, height, crf: None, max_kbps: None, preset: None });
     let output = |name: String| Output { name, container: OutputContainer::Cmaf, video: None, audio: None };
     if let Ok((_, source)) = first_video(tracks) {
         let top = even(source.height);
@@ -463,11 +468,9 @@ fn missing(kind: &str, index: u32, tracks: &[Track]) -> Refused {
             message: format!("the source's {kind} is {codec}, which is not supported"),
             output: None,
         },
-        None => Refused {
-            code: "no_such_track",
-            message: format!("the source has no {kind} track {index}"),
-            output: None,
-        },
+        None => {
+            Refused { code: "no_such_track", message: format!("the source has no {kind} track {index}"), output: None }
+        }
     }
 }
 

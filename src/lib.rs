@@ -3,22 +3,9 @@
 //! The modules in the order in which the data passes through them. Who may import whom is held by
 //! `tests/architecture.rs`; ARCHITECTURE.md is the map.
 
-<<<<<<< HEAD
-=======
 // Here and not in Cargo.toml: tests may unwrap.
 #![warn(clippy::unwrap_used)]
 
-/// The command line: serve, push, worker.
-pub mod cli;
-/// Every knob: flag, environment variable, default, bounds.
-pub mod config;
-/// The frames between pool and worker, both sides.
-pub mod ipc;
-/// What both sides of the pool share: the job, what to make of it, and its outcome.
-pub mod job;
-/// Requested outputs and the source's tracks → checked rendition specifications.
-pub mod ladder;
->>>>>>> w-cmaf
 /// Containers and codecs: bytes in, access units out, and back. No I/O, no clock.
 pub mod media;
 /// Cuts the stream of access units into segments with their windows, pre-roll and post-roll.

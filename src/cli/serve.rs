@@ -14,14 +14,14 @@ use crate::telemetry;
 /// Runs the service until SIGTERM or SIGINT, drains it, and exits with 0; 1 where it could not start. A second signal
 /// ends it at once.
 pub async fn serve(config: Config, environment: Vec<(OsString, OsString)>) -> ExitCode {
-    let telemetry = match telemetry::init(log_json(config.log.format), &config.log.filter, config.log.otlp_endpoint.as_deref())
-    {
-        Ok(telemetry) => telemetry,
-        Err(error) => {
-            eprintln!("segmill: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
+    let telemetry =
+        match telemetry::init(log_json(config.log.format), &config.log.filter, config.log.otlp_endpoint.as_deref()) {
+            Ok(telemetry) => telemetry,
+            Err(error) => {
+                eprintln!("segmill: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
     let code = match run(config, environment).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -271,7 +271,11 @@ impl VideoLane {
         if self.bytes > settings.max_bytes {
             return Err(Error::GopTooLong(format!("{} bytes", settings.max_bytes)));
         }
-        let long = self.units.last().zip(self.start).is_some_and(|(unit, start)| unit.pts > start + self.ticks(settings.max_ms));
+        let long = self
+            .units
+            .last()
+            .zip(self.start)
+            .is_some_and(|(unit, start)| unit.pts > start + self.ticks(settings.max_ms));
         if long {
             return Err(Error::GopTooLong(format!("{} ms", settings.max_ms)));
         }

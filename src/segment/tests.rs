@@ -121,7 +121,8 @@ fn a_stream_without_a_point_to_cut_ends_at_each_cap_and_never_grows() {
     let big = Settings { max_bytes: 100, ..settings(200) };
     for settings in [long, many, big] {
         let mut segmenter = Segmenter::new(settings, &only_video(&track), 1, false);
-        let error = (0..30).find_map(|n| segmenter.push(picture(n * 40, if n == 0 { Sync::Idr } else { Sync::No })).err());
+        let error =
+            (0..30).find_map(|n| segmenter.push(picture(n * 40, if n == 0 { Sync::Idr } else { Sync::No })).err());
         assert_eq!(error.unwrap().code(), "gop_too_long");
     }
 }
@@ -134,12 +135,10 @@ fn sound_is_cut_on_the_grid_with_pre_roll_and_post_roll() {
     let sounds = (0..200).map(|n| sound(n * 960));
     let segments = cut(settings(1000), &tracks, pictures.chain(sounds));
     let windows: Vec<_> = segments.iter().map(|segment| segment.audio[0].window).collect();
-    assert_eq!(windows.iter().map(|window| (window.start.0, window.end.0)).collect::<Vec<_>>(), [
-        (0, 48_000),
-        (48_000, 96_000),
-        (96_000, 144_000),
-        (144_000, 192_000)
-    ]);
+    assert_eq!(
+        windows.iter().map(|window| (window.start.0, window.end.0)).collect::<Vec<_>>(),
+        [(0, 48_000), (48_000, 96_000), (96_000, 144_000), (144_000, 192_000)]
+    );
     let second = &segments[1].audio[0];
     assert_eq!(second.units.first().unwrap().pts.0, 48_000);
     assert!(second.pre_roll.first().unwrap().pts.0 <= 48_000 - 8 * 1024, "eight AAC frames before the cut");

@@ -151,7 +151,8 @@ impl IntoResponse for Made {
         let mut answer = BytesMut::new();
         for (mime, file, media) in self.outputs.into_values() {
             let disposition = format!("Content-Disposition: attachment; filename=\"{file}\"\r\n");
-            let head = format!("--{boundary}\r\nContent-Type: {mime}\r\n{disposition}Content-Length: {}\r\n\r\n", media.len());
+            let head =
+                format!("--{boundary}\r\nContent-Type: {mime}\r\n{disposition}Content-Length: {}\r\n\r\n", media.len());
             answer.extend_from_slice(head.as_bytes());
             answer.extend_from_slice(&media);
             answer.extend_from_slice(b"\r\n");

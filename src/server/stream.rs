@@ -32,7 +32,11 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const SEGMENT_MS: std::ops::RangeInclusive<u32> = 200..=30_000;
 
 /// Upgrades, where there is room.
-pub async fn upgrade(State(app): State<App>, headers: HeaderMap, upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>) -> Response {
+pub async fn upgrade(
+    State(app): State<App>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Response {
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
         Err(rejection) => return Problem::new("bad_request", rejection.body_text()).into_response(),
@@ -158,7 +162,8 @@ async fn read_ahead(app: &App, stream: &mut SplitStream<WebSocket>, ahead: mpsc:
             Ok(Some(message)) => message,
             Err(_) if ahead.is_none() => continue,
             Err(_) => {
-                hand_over(&mut ahead, Err(Fatal::new("idle_timeout", "the client sent nothing for too long")), None).await;
+                hand_over(&mut ahead, Err(Fatal::new("idle_timeout", "the client sent nothing for too long")), None)
+                    .await;
                 continue;
             }
         };

@@ -210,4 +210,3 @@ fn wanted(parameters: Parameters, app: &App) -> Result<Wanted, Problem> {
         request: Request::OfWhatIsThere(output),
     })
 }
-

@@ -14,8 +14,8 @@ use super::{Caller, Context, Ended, Fatal, Gone, Outgoing, Outlet};
 use crate::job::{Failure, FailureCode};
 use crate::ladder::Plan;
 use crate::media::{Ticks, Timescale};
-use crate::telemetry::metrics::Direction;
 use crate::protocol::{Done, ErrorMessage, Receipt, SegmentError, SegmentOutcome, ServerMessage};
+use crate::telemetry::metrics::Direction;
 
 /// Sends until the queue's end has been told, or the client has gone.
 pub(super) async fn run(
@@ -177,7 +177,8 @@ impl<O: Outlet> Delivery<O> {
         self.done.failed += 1;
         self.context.metrics.error(code);
         tracing::warn!(seq = receipt.seq, code, reason = %reason.message, "segment failed");
-        let at_fault = matches!(reason.code, FailureCode::BadMedia | FailureCode::UnsupportedCodec | FailureCode::Poison);
+        let at_fault =
+            matches!(reason.code, FailureCode::BadMedia | FailureCode::UnsupportedCodec | FailureCode::Poison);
         if at_fault && self.done.failed == self.done.segments + 1 {
             return Err(Ended::Fatal(Fatal { code, message: reason.message.clone(), output }));
         }

@@ -120,12 +120,7 @@ impl Output {
     }
 
     /// The tracks of the output: those in the segment, and those of its plan that are silent in it.
-    fn out_tracks(
-        &self,
-        planned: &PlannedOutput,
-        lanes: &[Lane],
-        segment: &Segment,
-    ) -> Result<Vec<OutTrack>, Failure> {
+    fn out_tracks(&self, planned: &PlannedOutput, lanes: &[Lane], segment: &Segment) -> Result<Vec<OutTrack>, Failure> {
         let mut tracks = Vec::new();
         let mut number = 0;
         for is_video in [true, false] {
@@ -273,11 +268,8 @@ fn samples(encoded: &Encoded) -> Vec<Sample> {
 }
 
 fn copied(cut: &Cut) -> Vec<Sample> {
-    let sample = |unit: &media::AccessUnit| Sample {
-        pts: unit.pts,
-        sync: unit.sync != Sync::No,
-        data: unit.data.clone(),
-    };
+    let sample =
+        |unit: &media::AccessUnit| Sample { pts: unit.pts, sync: unit.sync != Sync::No, data: unit.data.clone() };
     cut.units.iter().map(sample).collect()
 }
 

@@ -146,5 +146,9 @@ fn estimate_rate(cut: &Cut, timescale: Timescale) -> Option<(u32, u32)> {
     let rate = (times.len() as f64 - 1.0) * f64::from(timescale.get()) / span as f64;
     let distance = |&(n, d): &(u32, u32)| (f64::from(n) / f64::from(d) / rate - 1.0).abs();
     let nearest = STANDARD.into_iter().min_by(|a, b| distance(a).total_cmp(&distance(b)))?;
-    if distance(&nearest) < 0.004 { Some(nearest) } else { Some(((rate * 1000.0).round().clamp(1.0, 1e6) as u32, 1000)) }
+    if distance(&nearest) < 0.004 {
+        Some(nearest)
+    } else {
+        Some(((rate * 1000.0).round().clamp(1.0, 1e6) as u32, 1000))
+    }
 }
