@@ -6,36 +6,50 @@ use memchr::memmem::Finder;
 /// The NAL units of a byte stream, without start codes and trailing zeros. What precedes the first start code is
 /// skipped; none is empty.
 pub fn nal_units(stream: &[u8]) -> NalUnits<'_> {
-    let start_code = Finder::new(&[0, 0, 1]);
-    let rest = start_code.find(stream).and_then(|at| stream.get(at + 3..));
-    NalUnits { start_code, rest }
+    NalUnits { parts: start_coded(stream) }
 }
 
 /// See [`nal_units`].
 #[derive(Debug, Clone)]
 pub struct NalUnits<'a> {
-    start_code: Finder<'static>,
-    /// What follows the last start code that was found.
-    rest: Option<&'a [u8]>,
+    parts: StartCoded<'a>,
 }
 
 impl<'a> Iterator for NalUnits<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        loop {
-            let rest = self.rest?;
-            let end = self.start_code.find(rest);
-            self.rest = end.and_then(|at| rest.get(at + 3..));
-            let nal = trim_zeros(rest.get(..end.unwrap_or(rest.len()))?);
-            if !nal.is_empty() {
-                return Some(nal);
-            }
-        }
+        self.parts.by_ref().map(trim_zeros).find(|nal| !nal.is_empty())
     }
 }
 
-fn trim_zeros(nal: &[u8]) -> &[u8] {
+/// What lies between start codes, zeros and all: MPEG-2's units may end in zeros that count.
+pub(super) fn start_coded(stream: &[u8]) -> StartCoded<'_> {
+    let start_code = Finder::new(&[0, 0, 1]);
+    let rest = start_code.find(stream).and_then(|at| stream.get(at + 3..));
+    StartCoded { start_code, rest }
+}
+
+/// See [`start_coded`].
+#[derive(Debug, Clone)]
+pub(super) struct StartCoded<'a> {
+    start_code: Finder<'static>,
+    /// What follows the last start code that was found.
+    rest: Option<&'a [u8]>,
+}
+
+impl<'a> Iterator for StartCoded<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let rest = self.rest?;
+        let end = self.start_code.find(rest);
+        self.rest = end.and_then(|at| rest.get(at + 3..));
+        rest.get(..end.unwrap_or(rest.len()))
+    }
+}
+
+pub(super) fn trim_zeros(nal: &[u8]) -> &[u8] {
     let end = nal.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     nal.get(..end).unwrap_or_default()
 }

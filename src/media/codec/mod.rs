@@ -22,6 +22,6 @@ pub fn samples(audio: &Audio, unit: &[u8]) -> Option<u32> {
         AudioCodec::Aac => Some(aac::decoded_samples(&audio.config)),
         AudioCodec::Opus => opus::samples(unit),
         AudioCodec::Mp3 => mp3::Header::parse(unit).map(|h| h.samples),
-        AudioCodec::Ac3 | AudioCodec::Eac3 => ac3::Header::parse(unit).map(|h| h.samples),
+        AudioCodec::Ac3 | AudioCodec::Eac3 => ac3::samples(unit),
     }
 }
