@@ -1,1 +1,88 @@
-//! cli
+//! The command line: reads it, builds what it asks for, runs that. Exit codes are each command's own; a wrong command
+//! line or environment is always [`USAGE`](crate::config::USAGE).
+
+mod push;
+mod serve;
+mod worker;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ServeArgs, USAGE};
+
+/// Live video in over a WebSocket, exact transcoded segments out, in order, each with a receipt.
+#[derive(Debug, Parser)]
+#[command(name = "segmill", version)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service
+    Serve(Box<ServeArgs>),
+    /// Stream a file through a service and keep what comes back as HLS
+    Push(push::PushArgs),
+    /// One worker process; started by the service
+    #[command(hide = true)]
+    Worker,
+}
+
+/// The whole program.
+pub fn run() -> ExitCode {
+    let command = match CommandLine::try_parse() {
+        Ok(line) => line.command,
+        Err(error) => {
+            // Nothing is left to tell it to if stderr is gone.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+    match command {
+        Command::Serve(args) => match Config::new(*args, &environment) {
+            Ok(config) => block_on(serve::serve(config)),
+            Err(error) => usage(&error),
+        },
+        Command::Push(args) => match args.check(&environment) {
+            Ok(plan) => block_on(push::push(plan)),
+            Err(error) => usage(&error),
+        },
+        Command::Worker => worker::run(),
+    }
+}
+
+fn usage(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("segmill: {error}");
+    ExitCode::from(USAGE)
+}
+
+fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let code = runtime.block_on(command);
+            // A read of stdin can't be cancelled; it must not hold the process.
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => {
+            eprintln!("segmill: the runtime can't be started: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+}
