@@ -91,7 +91,7 @@ impl Output {
                 summary.insert("complete".to_owned(), json!(done.is_some()));
             }
             self.line(&summary);
-        } else {
+        } else if !self.report.is_empty() {
             // A reader that has gone away wants no table.
             let _ = writeln!(io::stdout(), "{}", self.report.table());
         }

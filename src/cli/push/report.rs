@@ -35,6 +35,11 @@ impl Report {
         self.receipts.push(receipt.clone());
     }
 
+    /// Whether no receipt came.
+    pub fn is_empty(&self) -> bool {
+        self.receipts.is_empty()
+    }
+
     /// One object: counts, media time, latencies (milliseconds), and bytes by output.
     pub fn summary(&self) -> Value {
         json!({
