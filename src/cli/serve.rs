@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,21 +40,42 @@ pub async fn serve(config: Config) -> ExitCode {
 }
 
 async fn run(config: Config) -> Result<(), StartError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+    let mut signals = Signals::new().map_err(StartError::Signals)?;
     let drain = config.sessions.drain;
-    let service = Service::start(config).await?;
+    let service = tokio::select! {
+        service = Service::start(config) => service?,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopped before the start was over");
+            return Ok(());
+        }
+    };
     tracing::info!(listen = %service.address, ops_listen = %service.ops_address, "listening");
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "draining"),
-        _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "draining"),
-    }
+    let signal = signals.next().await;
+    tracing::info!(signal, "draining");
     tokio::select! {
         () = service.stop(drain) => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        signal = signals.next() => tracing::warn!(signal, "stopped before the drain was over"),
     }
     Ok(())
+}
+
+/// The signals that end the service.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }
 
 /// A service inside this process, for a client in the same process: see [`Config::embedded`]. It has the address of
