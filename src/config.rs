@@ -23,6 +23,8 @@ pub struct Config {
     pub ops_listen: SocketAddr,
     /// Worker processes; at least 1.
     pub workers: usize,
+    /// CPUs that the process may use; at least 1.
+    pub cpus: usize,
     /// Most jobs that wait for a worker; at least 1.
     pub queue_jobs: usize,
     /// Most segments of one session between cut and delivery; at least 2.
@@ -47,7 +49,8 @@ impl Config {
         if listen == args.ops_listen && listen.port() != 0 {
             return Err(ConfigError::SamePort(listen));
         }
-        let workers = args.workers.map_or_else(available_cpus, usize::from);
+        let cpus = available_cpus();
+        let workers = args.workers.map_or(cpus, usize::from);
         if args.segments.max_gop < Duration::from_millis(u64::from(args.segments.segment_ms)) {
             return Err(ConfigError::GopBelowSegment);
         }
@@ -55,6 +58,7 @@ impl Config {
             listen,
             ops_listen: args.ops_listen,
             workers,
+            cpus,
             queue_jobs: usize::from(args.queue_jobs),
             segments_in_flight: args.segments_in_flight.map_or((workers + 2).min(1024), usize::from),
             max_sessions: usize::from(args.max_sessions),

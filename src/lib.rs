@@ -3,29 +3,32 @@
 //! The modules in the order in which the data passes through them. Who may import whom is held by
 //! `tests/architecture.rs`; ARCHITECTURE.md is the map.
 
-/// The command line: serve, push, worker.
-pub mod cli;
-/// Every knob: flag, environment variable, default, bounds.
-pub mod config;
-/// The frames between pool and worker, both sides.
-pub mod ipc;
-/// What both sides of the pool share: the job, what to make of it, and its outcome.
-pub mod job;
-/// Requested outputs and the source's tracks → checked rendition specifications.
-pub mod ladder;
+// Here and not in Cargo.toml: tests may unwrap.
+#![warn(clippy::unwrap_used)]
+
 /// Containers and codecs: bytes in, access units out, and back. No I/O, no clock.
 pub mod media;
-/// Bounded worker processes, their queue, and their supervision.
-pub mod pool;
-/// The protocol's messages as data.
-pub mod protocol;
 /// Cuts the stream of access units into segments with their windows, pre-roll and post-roll.
 pub mod segment;
-/// HTTP and WebSocket: routes, limits, health.
-pub mod server;
-/// One client's stream, from its first byte to its last receipt.
-pub mod session;
-/// Logs, traces, and every metric in one list.
-pub mod telemetry;
+/// What both sides of the pool share: the job, what to make of it, and its outcome.
+pub mod job;
+/// The protocol's messages as data.
+pub mod protocol;
+/// Requested outputs and the source's tracks → checked rendition specifications.
+pub mod ladder;
+/// The frames between pool and worker, both sides.
+pub mod ipc;
+/// Bounded worker processes, their queue, and their supervision.
+pub mod pool;
 /// The worker process: one job at a time through GStreamer. The only place that names it.
 pub mod worker;
+/// One client's stream, from its first byte to its last receipt.
+pub mod session;
+/// HTTP and WebSocket: routes, limits, health.
+pub mod server;
+/// Logs, traces, and every metric in one list.
+pub mod telemetry;
+/// Every knob: flag, environment variable, default, bounds.
+pub mod config;
+/// The command line: serve, push, worker.
+pub mod cli;

@@ -44,10 +44,10 @@ pub fn run() -> ExitCode {
     let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     match command {
         Command::Serve(args) => match Config::new(*args, &environment) {
-            Ok(config) => block_on(serve::serve(config)),
+            Ok(config) => block_on(serve::serve(config, environment)),
             Err(error) => usage(&error),
         },
-        Command::Push(args) => match args.check(&environment) {
+        Command::Push(args) => match args.check(environment) {
             Ok(plan) => block_on(push::push(plan)),
             Err(error) => usage(&error),
         },

@@ -80,21 +80,23 @@ pub struct Plan {
 
 enum Target {
     Url(String),
-    Embedded(Box<Config>),
+    /// With what its workers may see of the environment.
+    Embedded(Box<Config>, Vec<(OsString, OsString)>),
 }
 
 impl PushArgs {
     /// Checks all that can be wrong before anything is opened.
-    pub fn check(self, environment: &[(OsString, OsString)]) -> Result<Plan, ConfigError> {
+    pub fn check(self, environment: Vec<(OsString, OsString)>) -> Result<Plan, ConfigError> {
         let outputs = self.outputs.as_deref().map(requested).transpose().map_err(ConfigError::Value)?;
         let service = match self.to {
             Some(url) => Target::Url(url),
             None => {
-                let mut config = Config::embedded(environment)?;
+                let mut config = Config::embedded(&environment)?;
                 if !environment.iter().any(|(name, _)| name == "SEGMILL_LOG") {
-                    config.log.filter = "warn".to_owned();
+                    // The receipts tell the rest.
+                    config.log.filter = "error".to_owned();
                 }
-                Target::Embedded(Box::new(config))
+                Target::Embedded(Box::new(config), environment)
             }
         };
         let mode = if self.live { Mode::Live } else { Mode::File };
@@ -133,7 +135,7 @@ enum PushError {
     #[error(transparent)]
     Telemetry(#[from] telemetry::Error),
     #[error(transparent)]
-    Service(#[from] super::serve::StartError),
+    Service(#[from] crate::server::service::StartError),
     #[error(transparent)]
     Session(#[from] client::Error),
 }
@@ -163,18 +165,19 @@ async fn run(plan: Plan) -> Result<Done, PushError> {
     };
     let (url, service) = match plan.service {
         Target::Url(url) => (url, None),
-        Target::Embedded(config) => {
+        Target::Embedded(mut config, environment) => {
             let logs = telemetry::init(false, &config.log.filter, None)?;
-            let drain = config.sessions.drain;
-            let (address, service) = serve_embedded(*config).await?;
-            (format!("ws://{address}/v1/stream"), Some((service, drain, logs)))
+            // After `done` nothing is in flight; after anything else it is not wanted.
+            config.sessions.drain = config.sessions.drain.min(Duration::from_secs(2));
+            let (address, service) = serve_embedded(*config, environment).await?;
+            (format!("ws://{address}/v1/stream"), Some((service, logs)))
         }
     };
     let mut output = output::Output::new(store, source.length(), plan.json);
     let result = client::run(&url, plan.start, source, plan.real_time, &mut output).await;
     let finished = output.finish(result.as_ref().ok()).await.map_err(client::Error::Output);
-    if let Some((service, drain, logs)) = service {
-        service.stop(drain.min(Duration::from_secs(5))).await;
+    if let Some((service, logs)) = service {
+        service.stop().await;
         logs.shutdown();
     }
     let done = result?;

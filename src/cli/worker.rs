@@ -4,5 +4,5 @@ use std::process::ExitCode;
 
 /// One worker, until its pool closes the socket.
 pub fn run() -> ExitCode {
-    ExitCode::FAILURE
+    crate::worker::run()
 }

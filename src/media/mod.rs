@@ -8,6 +8,7 @@ pub mod codec;
 pub mod demux;
 pub mod error;
 pub mod mux;
+pub mod timeline;
 
 pub use access_unit::{
     AccessUnit, Audio, AudioCodec, Chroma, Colour, Format, Sync, Ticks, Timescale, Track, TrackId, Video, VideoCodec,

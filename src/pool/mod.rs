@@ -1,1 +1,358 @@
-//! pool
+//! Bounded worker processes, their queue, and their supervision.
+//!
+//! [`Pool::run`] takes a job and answers with its outcome or a named failure, whatever the worker does: hang, die,
+//! lie. A job that fails for a reason that need not be its own is tried once more, in its old turn, on a worker that
+//! has not seen it; a job that costs two workers their lives is poison. What a job means is the worker's business.
+
+mod child;
+mod collect;
+mod queue;
+mod stderr;
+mod supervisor;
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use self::queue::{Queue, Ticket};
+use self::supervisor::{Entry, supervise};
+use crate::job::{Failure, FailureCode, Inventory, Job, Outcome};
+
+/// How many workers, what they are, and how long they may take.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Worker processes, and so jobs at a time; at least 1.
+    pub workers: usize,
+    /// Jobs that may wait; at least 1. [`Pool::run`] waits for a place when there are more.
+    pub queue_jobs: usize,
+    /// Processors to share out as threads among the running jobs.
+    pub cpus: usize,
+    /// The worker's program; it finds its end of the socket as standard input.
+    pub command: PathBuf,
+    pub args: Vec<OsString>,
+    /// The whole of the worker's environment; see [`worker_env`].
+    pub env: Vec<(OsString, OsString)>,
+    /// From the start of the process to its hello.
+    pub start_timeout: Duration,
+    /// Between two frames of a running job.
+    pub progress_timeout: Duration,
+    /// For one attempt at a job…
+    pub wall_timeout: Duration,
+    /// …and this much more for each second of its media.
+    pub wall_per_media_second: Duration,
+}
+
+impl Config {
+    /// A worker for each of `cpus`, with the usual clocks.
+    pub fn new(command: impl Into<PathBuf>, cpus: usize) -> Self {
+        Self {
+            workers: cpus.max(1),
+            queue_jobs: 4 * cpus.max(1),
+            cpus: cpus.max(1),
+            command: command.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            start_timeout: Duration::from_secs(10),
+            progress_timeout: Duration::from_secs(10),
+            wall_timeout: Duration::from_secs(30),
+            wall_per_media_second: Duration::from_secs(15),
+        }
+    }
+}
+
+/// A worker's environment out of the server's: where programs, libraries and GStreamer's registry are, and nothing
+/// else (no secrets); with the allocator's settings that keep its memory mapped between jobs (a quarter of the page
+/// faults).
+pub fn worker_env(server: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
+    const PASSED: [&str; 4] = ["PATH", "HOME", "LD_LIBRARY_PATH", "XDG_CACHE_HOME"];
+    const SET: [(&str, &str); 3] = [
+        // The largest that glibc does not ignore.
+        ("MALLOC_MMAP_THRESHOLD_", "33554432"),
+        ("MALLOC_TRIM_THRESHOLD_", "2000000000"),
+        ("MALLOC_ARENA_MAX", "1"),
+    ];
+    let passed = |name: &OsStr| name.to_str().is_some_and(|name| PASSED.contains(&name) || name.starts_with("GST_"));
+    let set = SET.map(|(name, value)| (name.into(), value.into()));
+    server.into_iter().filter(|(name, _)| passed(name)).chain(set).collect()
+}
+
+/// Told of every change; for metrics. Called by the pool as it changes: must not block, nor ask the pool.
+pub trait Observer: Send + Sync {
+    /// How many workers there are in each state.
+    fn workers(&self, workers: Workers) {
+        let _ = workers;
+    }
+    /// A worker was replaced. The cause is one of a few: the code of a [`FailureCode`] or a [`StartError`],
+    /// `cancelled` or `idle_exit`.
+    fn worker_restarted(&self, cause: &'static str) {
+        let _ = cause;
+    }
+    /// How many jobs wait, and how much media is in them.
+    fn queue(&self, jobs: usize, media: Duration) {
+        let _ = (jobs, media);
+    }
+}
+
+/// Observes nothing.
+impl Observer for () {}
+
+/// Workers by state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Workers {
+    pub starting: usize,
+    pub idle: usize,
+    pub busy: usize,
+}
+
+/// The pool at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Snapshot {
+    pub workers: Workers,
+    /// Jobs that have a place in the queue.
+    pub queued: usize,
+    pub queued_media: Duration,
+}
+
+/// What came of a job, and what it took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    pub result: Result<Outcome, Failure>,
+    /// 0 where it did not come to a worker.
+    pub attempts: u32,
+    /// In all, for a place and for a worker.
+    pub queued: Duration,
+    /// On workers, all attempts together.
+    pub transcode: Duration,
+}
+
+/// Why a worker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the worker can't be started: {0}")]
+    Spawn(io::Error),
+    #[error("the worker was not ready within {0:?}")]
+    Timeout(Duration),
+    #[error("{0} before it was ready")]
+    Died(String),
+    #[error("the worker did not say hello: {0}")]
+    Protocol(String),
+    #[error("the worker can't work: {0}")]
+    Refused(Failure),
+    #[error("the pool was closed")]
+    Closed,
+}
+
+impl StartError {
+    /// The stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Spawn(_) => "start_spawn",
+            Self::Timeout(_) => "start_timeout",
+            Self::Died(_) => "start_died",
+            Self::Protocol(_) => "start_protocol",
+            Self::Refused(_) => "start_refused",
+            Self::Closed => "start_closed",
+        }
+    }
+}
+
+/// The workers. Clones are the same pool; when the last one goes, the workers are killed.
+#[derive(Clone)]
+pub struct Pool(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    supervisors: tokio::sync::Mutex<JoinSet<()>>,
+    inventory: Inventory,
+}
+
+/// What the slots have in common.
+struct Shared {
+    config: Config,
+    observer: Arc<dyn Observer>,
+    queue: Queue<Entry>,
+    workers: Mutex<Workers>,
+    stop: CancellationToken,
+}
+
+impl Pool {
+    /// Starts all workers side by side, and is there as soon as one is.
+    ///
+    /// # Errors
+    /// The last reason, where no worker starts at its first attempt.
+    pub async fn start(config: Config, observer: Arc<dyn Observer>) -> Result<Self, StartError> {
+        let slots = config.workers.max(1);
+        let shared = Arc::new(Shared {
+            queue: Queue::new(config.queue_jobs),
+            workers: Mutex::default(),
+            stop: CancellationToken::new(),
+            config,
+            observer,
+        });
+        let (first, mut starts) = mpsc::channel(slots);
+        let mut supervisors = JoinSet::new();
+        for slot in 0..slots {
+            supervisors.spawn(supervise(shared.clone(), slot, first.clone()));
+        }
+        drop(first);
+        let mut last_error = StartError::Closed;
+        while let Some(start) = starts.recv().await {
+            match start {
+                Ok(inventory) => {
+                    let supervisors = tokio::sync::Mutex::new(supervisors);
+                    return Ok(Self(Arc::new(Inner { shared, supervisors, inventory })));
+                }
+                Err(error) => last_error = error,
+            }
+        }
+        shared.stop.cancel();
+        while supervisors.join_next().await.is_some() {}
+        Err(last_error)
+    }
+
+    /// What the workers can do.
+    pub fn inventory(&self) -> &Inventory {
+        &self.0.inventory
+    }
+
+    /// Has the job done: waits for a place in the queue, for a worker, and for the outcome. Calls are served in the
+    /// order in which they are first polled. A job with `threads` 0 gets its share of the processors as it starts.
+    ///
+    /// To drop the future is to cancel the job.
+    pub async fn run(&self, job: Job) -> Done {
+        let shared = &*self.0.shared;
+        let (reply, done) = oneshot::channel();
+        let leave = Leave { shared, ticket: shared.queue.ticket() };
+        let media = media(&job);
+        match shared.queue.push(leave.ticket, Entry::new(job, reply), media).await {
+            Ok(()) => shared.queue_changed(),
+            Err(entry) => entry.answer(Err(closed())),
+        }
+        done.await.unwrap_or_else(|_| Done {
+            result: Err(closed()),
+            attempts: 0,
+            queued: Duration::ZERO,
+            transcode: Duration::ZERO,
+        })
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        let depth = self.0.shared.queue.depth();
+        Snapshot { workers: *self.0.shared.workers(), queued: depth.items, queued_media: depth.media }
+    }
+
+    /// Takes no more jobs, answers all that are not done with [`FailureCode::Closed`], kills the workers and waits
+    /// for their end. To let jobs finish first, wait for their [`Pool::run`].
+    pub async fn close(&self) {
+        let shared = &self.0.shared;
+        shared.stop.cancel();
+        for entry in shared.queue.close() {
+            entry.answer(Err(closed()));
+        }
+        shared.queue_changed();
+        let mut supervisors = self.0.supervisors.lock().await;
+        while supervisors.join_next().await.is_some() {}
+    }
+}
+
+/// Gives up a job's place in the queue, where it still has one.
+struct Leave<'a> {
+    shared: &'a Shared,
+    ticket: Ticket,
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        if self.shared.queue.remove(self.ticket).is_some() {
+            self.shared.queue_changed();
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Starting,
+    Idle,
+    Busy,
+}
+
+/// A worker's part in the counts, for as long as it is there.
+struct Seat<'a> {
+    shared: &'a Shared,
+    state: State,
+}
+
+impl Seat<'_> {
+    fn set(&mut self, state: State) {
+        let old = std::mem::replace(&mut self.state, state);
+        self.shared.count(|workers| {
+            *workers.of(old) -= 1;
+            *workers.of(state) += 1;
+        });
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.shared.count(|workers| *workers.of(self.state) -= 1);
+    }
+}
+
+impl Workers {
+    fn of(&mut self, state: State) -> &mut usize {
+        match state {
+            State::Starting => &mut self.starting,
+            State::Idle => &mut self.idle,
+            State::Busy => &mut self.busy,
+        }
+    }
+}
+
+impl Shared {
+    fn seat(&self) -> Seat<'_> {
+        self.count(|workers| workers.starting += 1);
+        Seat { shared: self, state: State::Starting }
+    }
+
+    /// The observer is told under the lock, so that it hears of changes in their order.
+    fn count(&self, change: impl FnOnce(&mut Workers)) {
+        let mut workers = self.workers();
+        change(&mut workers);
+        self.observer.workers(*workers);
+    }
+
+    fn queue_changed(&self) {
+        let depth = self.queue.depth();
+        self.observer.queue(depth.items, depth.media);
+    }
+
+    /// Many for one job when the others are idle, one for each when all are busy.
+    fn threads(&self) -> u32 {
+        let threads = self.config.cpus / self.workers().busy.max(1);
+        u32::try_from(threads).unwrap_or(u32::MAX).max(1)
+    }
+
+    fn workers(&self) -> MutexGuard<'_, Workers> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn closed() -> Failure {
+    Failure::new(FailureCode::Closed, "the pool is closing")
+}
+
+/// How long the media of the job's window is; the window is the client's doing, and may be absurd.
+fn media(job: &Job) -> Duration {
+    let ticks = i128::from(job.window.end.0) - i128::from(job.window.start.0);
+    let micros = ticks.max(0) * 1_000_000 / i128::from(job.track.timescale.get());
+    Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests;

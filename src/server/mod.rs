@@ -4,7 +4,16 @@
 //! its connection for ever. hyper's graceful shutdown does not know upgraded sockets: whoever upgrades one spawns its
 //! session on the same [`TaskTracker`] and watches the same [`CancellationToken`].
 
+pub mod admission;
+mod body;
+mod contract;
 pub mod ops;
+pub mod problem;
+pub mod router;
+mod segments;
+pub mod service;
+mod stream;
+mod transcode;
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,1 +1,138 @@
-//! One client's stream: the flow from its bytes to its receipts.
+//! One client's stream: the flow from its bytes to its receipts, in one visible place.
+//!
+//! [`run`] joins the two halves. [`intake`] reads, demuxes, cuts, and reserves a place for each segment: when all
+//! places are taken it stops reading, and that is the only backpressure. [`delivery`] waits for the segments in
+//! order, muxes and sends them. Sockets and HTTP bodies stay outside, behind [`Incoming`] and [`Outlet`].
+
+mod delivery;
+mod intake;
+mod output;
+mod scratch;
+mod work;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::sync::{Semaphore, mpsc};
+
+pub use scratch::Scratch;
+
+use crate::ladder;
+use crate::media::demux;
+use crate::pool::Pool;
+use crate::protocol::{BinaryHeader, Done, InputContainer, Mode, ServerMessage};
+use crate::segment;
+use crate::telemetry::metrics::{Metrics, Operation, Origin};
+
+/// What all sessions share.
+pub struct Context {
+    pub pool: Pool,
+    pub metrics: Metrics,
+    pub settings: Settings,
+    pub scratch: Arc<Scratch>,
+}
+
+/// Bounds of a session.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// `target_ms` is the default, which a client may change.
+    pub segment: segment::Settings,
+    pub ladder: ladder::Limits,
+    pub demux: demux::Limits,
+    /// Most segments between the cut and their delivery.
+    pub in_flight: usize,
+}
+
+/// What a client wants made of its stream; checked.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub container: InputContainer,
+    pub mode: Mode,
+    /// Target length of a segment; None: the service's own.
+    pub segment_ms: Option<u32>,
+    pub request: ladder::Request,
+}
+
+/// What comes from a client.
+#[derive(Debug)]
+pub enum Incoming {
+    /// The next bytes of the programme.
+    Media(Bytes),
+    /// No more bytes will come.
+    Finish,
+}
+
+/// What goes to a client.
+#[derive(Debug, Clone)]
+pub enum Outgoing {
+    Message(ServerMessage),
+    Binary(BinaryHeader, Bytes),
+}
+
+/// The client's end: takes messages, and answers when the last byte has been handed on.
+pub trait Outlet: Send {
+    fn send(&mut self, outgoing: Outgoing) -> impl Future<Output = Result<(), Gone>> + Send;
+}
+
+/// The client is not there any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone;
+
+/// Why a session ended before its stream did.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Fatal {
+    /// The stable code.
+    pub code: &'static str,
+    /// A sentence for a person.
+    pub message: String,
+    /// The output that it is about.
+    pub output: Option<String>,
+}
+
+impl Fatal {
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), output: None }
+    }
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ended {
+    Done(Done),
+    Fatal(Fatal),
+    /// The client went away.
+    Gone,
+}
+
+/// Who asks, and through what.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    pub op: Operation,
+    pub origin: Origin,
+}
+
+/// Runs a session to its end. All messages but `ready` are sent from here; `done` or a fatal `error` is the last.
+pub async fn run(
+    context: Arc<Context>,
+    caller: Caller,
+    wanted: Wanted,
+    incoming: impl Stream<Item = Result<Incoming, Fatal>> + Send,
+    outlet: impl Outlet,
+) -> Ended {
+    let places = Arc::new(Semaphore::new(context.settings.in_flight));
+    // Bounded by the places: a slot is sent only with a permit in it; the rest are a few messages of the set-up.
+    let (queue, slots) = mpsc::channel(context.settings.in_flight + 4);
+    let (notices, notified) = mpsc::channel(4);
+    let intake = intake::run(context.clone(), caller, wanted, incoming, places, intake::Ways { queue, notices });
+    let delivery = delivery::run(context, caller, slots, notified, outlet);
+    tokio::pin!(intake, delivery);
+    tokio::select! {
+        // Delivery ends first where the client has gone or nothing can be made of its media: no more is read then.
+        ended = &mut delivery => return ended,
+        () = &mut intake => {}
+    }
+    delivery.await
+}

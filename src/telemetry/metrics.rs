@@ -159,18 +159,16 @@ impl Metrics {
         self.hold(|gauges| &gauges.segments_in_flight, 1)
     }
 
-    /// Counts one waiting job, and its length in media time, for as long as the value lives.
-    pub fn queued(&self, media: Duration) -> Queued {
+    /// How many jobs wait for a worker, and how much media is in them.
+    pub fn set_queue(&self, jobs: usize, media: Duration) {
         let micros = u64::try_from(media.as_micros()).unwrap_or(u64::MAX);
-        Queued {
-            _depth: self.hold(|gauges| &gauges.queue_depth, 1),
-            _media: self.hold(|gauges| &gauges.queue_media_us, micros),
-        }
+        self.0.gauges.queue_depth.store(jobs as u64, Ordering::Relaxed);
+        self.0.gauges.queue_media_us.store(micros, Ordering::Relaxed);
     }
 
-    /// Counts one worker process, in the state that it is in, for as long as the value lives. Begins as starting.
-    pub fn worker(&self) -> Worker {
-        Worker { metrics: self.clone(), held: self.hold(WorkerState::Starting.gauge(), 1) }
+    /// How many worker processes are in a state.
+    pub fn set_workers(&self, state: WorkerState, count: usize) {
+        state.gauge()(&self.0.gauges).store(count as u64, Ordering::Relaxed);
     }
 
     /// Counts one scratch file's bytes, 0 at first, for as long as the value lives: see [`Held::set`].
@@ -225,27 +223,7 @@ impl Drop for Held {
     }
 }
 
-/// One waiting job; see [`Metrics::queued`].
-#[must_use = "the gauge counts only while this lives"]
-pub struct Queued {
-    _depth: Held,
-    _media: Held,
-}
-
-/// One worker process; see [`Metrics::worker`].
-#[must_use = "the gauge counts only while this lives"]
-pub struct Worker {
-    metrics: Metrics,
-    held: Held,
-}
-
-impl Worker {
-    pub fn set(&mut self, state: WorkerState) {
-        self.held = self.metrics.hold(state.gauge(), 1);
-    }
-}
-
-/// What goes up and down. Only [`Held`] values and [`Metrics::health_checked`] write here.
+/// What goes up and down. [`Held`] values write here, and those methods of [`Metrics`] that tell a whole state.
 #[derive(Default)]
 struct Gauges {
     sessions: AtomicU64,
@@ -545,11 +523,9 @@ mod tests {
         let workers = |state: &str| format!("segmill_workers{{state=\"{state}\"}}");
         {
             let _session = metrics.session();
-            let _queued = metrics.queued(Duration::from_millis(2500));
-            let mut worker = metrics.worker();
+            metrics.set_queue(1, Duration::from_millis(2500));
             let mut scratch = metrics.scratch();
-            assert_eq!(value(&metrics, &workers("starting")), 1.0);
-            worker.set(WorkerState::Busy);
+            metrics.set_workers(WorkerState::Busy, 1);
             scratch.set(4000);
             scratch.set(1000);
             assert_eq!(value(&metrics, "segmill_sessions"), 1.0);
@@ -559,12 +535,11 @@ mod tests {
             assert_eq!(value(&metrics, &workers("busy")), 1.0);
             assert_eq!(value(&metrics, "segmill_scratch_bytes"), 1000.0);
         }
-        for series in
-            ["segmill_sessions", "segmill_queue_depth", "segmill_queue_media_seconds", "segmill_scratch_bytes"]
-        {
+        for series in ["segmill_sessions", "segmill_scratch_bytes"] {
             assert_eq!(value(&metrics, series), 0.0, "{series}");
         }
-        assert_eq!(value(&metrics, &workers("busy")), 0.0);
+        metrics.set_queue(0, Duration::ZERO);
+        assert_eq!(value(&metrics, "segmill_queue_depth"), 0.0);
         assert_eq!(value(&metrics, "segmill_scratch_capacity_bytes"), 4096.0);
         metrics.health_checked(false);
         metrics.health_checked(false);

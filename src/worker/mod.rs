@@ -3,4 +3,149 @@
 //! [`run`] is the loop over the ipc; [`transcode`] is one job through a fresh GStreamer pipeline. C code that reads
 //! strangers' media runs only here.
 
+mod audio;
+mod colour;
+mod elements;
+mod encoder;
+mod pcm;
+mod pipeline;
+mod sound;
+#[cfg(test)]
+mod tests;
+mod times;
 pub mod transcode;
+mod video;
+
+use std::io::{self, stdin};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Signal, getpid, kill_process};
+
+use self::transcode::{Sink, inventory, transcode};
+use crate::ipc::worker_end::{Reader, Writer};
+use crate::ipc::{Error, FromWorker};
+use crate::job::{EncodedSample, Failure, Inventory, Job, Stats};
+
+/// How long the loop may take to end by itself once the pool is gone.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The process: standard input is the socket to the pool. Ends well when the pool closes it, and with an error after a
+/// failed job.
+pub fn run() -> ExitCode {
+    let ended = stdin().as_fd().try_clone_to_owned().map_err(Error::Io).and_then(|socket| {
+        let socket = UnixStream::from(socket);
+        die_with_pool(&socket)?;
+        serve(&socket, inventory, transcode)
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Kills this process when the other end of the socket closes, even in mid-job. (A parent-death signal would not do:
+/// it comes with the end of the thread that made the process, and the pool's threads come and go.)
+pub fn die_with_pool(socket: &UnixStream) -> io::Result<()> {
+    let socket = socket.try_clone()?;
+    let watch = move || {
+        if hung_up(socket.as_fd()) {
+            thread::sleep(GRACE);
+            // The job's threads may be stuck; nothing less ends them.
+            let _ = kill_process(getpid(), Signal::KILL);
+        }
+    };
+    thread::Builder::new().name("die-with-pool".into()).spawn(watch).map(drop)
+}
+
+fn hung_up(socket: BorrowedFd<'_>) -> bool {
+    // A hang-up is told unasked; data is not.
+    let mut watched = [PollFd::from_borrowed_fd(socket, PollFlags::empty())];
+    loop {
+        match poll(&mut watched, None) {
+            Ok(_) => return true,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// The loop: hello, then job by job, until the socket closes (Ok) or something fails.
+fn serve(
+    socket: &UnixStream,
+    inventory: impl FnOnce() -> Result<Inventory, Failure>,
+    transcode: impl Fn(&Job, Arc<dyn Sink>) -> Result<Stats, Failure>,
+) -> Result<(), Error> {
+    let mut jobs = Reader::new(socket.try_clone()?);
+    let frames = Arc::new(Frames { writer: Mutex::new(Ok(Writer::new(socket.try_clone()?))) });
+    match inventory() {
+        Ok(inventory) => frames.write(&FromWorker::Hello(inventory)),
+        Err(failure) => return frames.fail(failure),
+    }
+    while let Some(job) = jobs.read_job()? {
+        match transcode(&job, frames.clone()) {
+            Ok(stats) => frames.write(&FromWorker::Finished(stats)),
+            // What a failed pipeline has left behind is not for the next job.
+            Err(failure) => return frames.fail(failure),
+        }
+        frames.check()?;
+    }
+    Ok(())
+}
+
+/// The way of frames out, from any thread. What fails is kept until the loop asks: a pipeline has no use for it.
+struct Frames {
+    writer: Mutex<Result<Writer<UnixStream>, Option<Error>>>,
+}
+
+impl Frames {
+    fn write(&self, frame: &FromWorker) {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(open) = &mut *writer
+            && let Err(error) = open.write(frame)
+        {
+            *writer = Err(Some(error));
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *writer {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.take().unwrap_or(Error::Truncated)),
+        }
+    }
+
+    fn fail(&self, failure: Failure) -> Result<(), Error> {
+        self.write(&FromWorker::Failed(failure.clone()));
+        self.check()?;
+        Err(Error::Io(io::Error::other(failure)))
+    }
+}
+
+impl Sink for Frames {
+    fn set_up(&self, rendition: usize, config: Bytes) {
+        self.write(&FromWorker::SetUp { rendition: index(rendition), config });
+    }
+
+    fn sample(&self, rendition: usize, sample: EncodedSample) {
+        self.write(&FromWorker::Sample { rendition: index(rendition), sample });
+    }
+}
+
+/// An index that can't be told is out of the pool's bounds in any case.
+fn index(rendition: usize) -> u32 {
+    u32::try_from(rendition).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod loop_tests;

@@ -1,0 +1,26 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup build test demo run clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is missing of the system's packages
+	@scripts/setup.sh
+
+build: setup ## build the release binary
+	cargo build --release --locked
+
+test: setup ## formatting, lints, all tests: the check of continuous integration
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	cargo test --locked
+
+demo: setup ## stream a clip through a service on this machine, and check what comes back
+	@scripts/demo.sh
+
+run: build ## run the service: API on 127.0.0.1:8080, health and metrics on 127.0.0.1:9090
+	target/release/segmill serve
+
+clean: ## remove what was built
+	cargo clean
+	rm -rf demo-out

@@ -1,0 +1,152 @@
+//! The pool's end of the socket: asynchronous, reads hostile frames, writes whole jobs in few system calls.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::{Error, FromWorker, JobHeader, PREFIX, ToWorkerHeader, length, put_head};
+use crate::job::Job;
+
+/// Payloads shorter than this are copied behind their heads; longer ones are written from where they lie.
+const COPY_BELOW: usize = 4 << 10;
+/// Least and most space that is made before a read.
+const READ_MIN: usize = 64 << 10;
+const READ_MAX: usize = 1 << 20;
+
+/// Reads a worker's frames. Holds no more than has come in, whatever a frame claims to be.
+pub struct Reader<R> {
+    io: R,
+    buffer: BytesMut,
+}
+
+impl<R: AsyncRead + Unpin> Reader<R> {
+    pub fn new(io: R) -> Self {
+        Self { io, buffer: BytesMut::new() }
+    }
+
+    /// The next frame, of at most `limit` bytes; None where the socket is closed between frames. Nothing is lost when
+    /// the future is dropped.
+    pub async fn read(&mut self, limit: usize) -> Result<Option<FromWorker>, Error> {
+        loop {
+            let missing = match self.take(limit)? {
+                Ok(body) => return FromWorker::decode(body).map(Some),
+                Err(missing) => missing,
+            };
+            self.buffer.reserve(missing.clamp(READ_MIN, READ_MAX));
+            if self.io.read_buf(&mut self.buffer).await? == 0 {
+                return if self.buffer.is_empty() { Ok(None) } else { Err(Error::Truncated) };
+            }
+        }
+    }
+
+    /// Whether nothing has come in beyond the frames already read.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// The next frame's body where it is whole, else how many bytes are missing at least.
+    fn take(&mut self, limit: usize) -> Result<Result<Bytes, usize>, Error> {
+        let Some(word) = self.buffer.first_chunk::<PREFIX>() else { return Ok(Err(PREFIX)) };
+        let whole = PREFIX + length(*word, limit)?;
+        if self.buffer.len() < whole {
+            return Ok(Err(whole - self.buffer.len()));
+        }
+        let mut body = self.buffer.split_to(whole).freeze();
+        body.advance(PREFIX);
+        Ok(Ok(body))
+    }
+}
+
+/// Writes the whole of `job`, to be worked on with `threads` threads.
+///
+/// # Errors
+/// [`Error::TooLong`] where a unit is over the bound of a frame (nothing is written then), or the socket's.
+pub async fn write_job(io: &mut (impl AsyncWrite + Unpin), job: &Job, threads: u32) -> Result<(), Error> {
+    let mut chunks = encode_job(job, threads)?;
+    io.write_all_buf(&mut chunks).await?;
+    io.flush().await?;
+    Ok(())
+}
+
+pub(super) fn encode_job(job: &Job, threads: u32) -> Result<Chunks, Error> {
+    let header = JobHeader {
+        id: job.id,
+        seq: job.seq,
+        track: job.track.clone(),
+        units: u32::try_from(job.units.len()).map_err(|_| Error::Malformed("more units than can be counted"))?,
+        window: job.window,
+        work: job.work.clone(),
+        threads,
+    };
+    let mut chunks = Chunks::default();
+    let mut heads = BytesMut::with_capacity(16 << 10);
+    put_head(&mut heads, &ToWorkerHeader::Job(header), 0)?;
+    for unit in &job.units {
+        let header = ToWorkerHeader::Unit {
+            track: unit.track,
+            pts: unit.pts,
+            dts: unit.dts,
+            duration: unit.duration,
+            sync: unit.sync,
+        };
+        put_head(&mut heads, &header, unit.data.len())?;
+        if unit.data.len() < COPY_BELOW {
+            heads.extend_from_slice(&unit.data);
+        } else {
+            chunks.push(heads.split().freeze());
+            chunks.push(unit.data.clone());
+        }
+    }
+    put_head(&mut heads, &ToWorkerHeader::End, 0)?;
+    chunks.push(heads.freeze());
+    Ok(chunks)
+}
+
+/// Bytes in several places, written as one.
+#[derive(Default)]
+pub(super) struct Chunks {
+    chunks: VecDeque<Bytes>,
+    remaining: usize,
+}
+
+impl Chunks {
+    /// `chunk` is not empty: [`Buf::chunk`] is to be empty only at the end.
+    fn push(&mut self, chunk: Bytes) {
+        self.remaining += chunk.len();
+        self.chunks.push_back(chunk);
+    }
+}
+
+impl Buf for Chunks {
+    fn remaining(&self) -> usize {
+        self.remaining
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.chunks.front().map_or(&[], |chunk| chunk)
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let filled = slices.len().min(self.chunks.len());
+        for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
+            *slice = IoSlice::new(chunk);
+        }
+        filled
+    }
+
+    fn advance(&mut self, count: usize) {
+        assert!(count <= self.remaining, "advanced past the end");
+        self.remaining -= count;
+        let mut left = count;
+        while let Some(front) = self.chunks.front_mut() {
+            if left < front.len() {
+                front.advance(left);
+                return;
+            }
+            left -= front.len();
+            self.chunks.pop_front();
+        }
+    }
+}

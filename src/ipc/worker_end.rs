@@ -1,0 +1,91 @@
+//! The worker's end of the socket: blocking, reads whole jobs, writes frames as they are made.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use super::{Error, FromWorker, MAX_FRAME, PREFIX, ToWorker, length};
+use crate::job::Job;
+
+/// Frames are held back until there are this many bytes of them…
+const FLUSH_BYTES: usize = 64 << 10;
+/// …or for this long, so that the pool sees that the job goes on.
+const FLUSH_AFTER: Duration = Duration::from_millis(250);
+/// Most space that is made ahead of the bytes that fill it.
+const RESERVE: usize = 1 << 20;
+
+/// Reads the pool's jobs.
+pub struct Reader<R> {
+    io: BufReader<R>,
+}
+
+impl<R: Read> Reader<R> {
+    pub fn new(io: R) -> Self {
+        Self { io: BufReader::with_capacity(FLUSH_BYTES, io) }
+    }
+
+    /// The next job, whole; None where the socket is closed between jobs.
+    pub fn read_job(&mut self) -> Result<Option<Job>, Error> {
+        if self.io.fill_buf()?.is_empty() {
+            return Ok(None);
+        }
+        let ToWorker::Job { mut job, units } = self.read()? else {
+            return Err(Error::Malformed("not the header of a job"));
+        };
+        job.units.reserve((units as usize).min(RESERVE / size_of::<crate::media::AccessUnit>()));
+        for _ in 0..units {
+            match self.read()? {
+                ToWorker::Unit(unit) => job.units.push(unit),
+                _ => return Err(Error::Malformed("fewer units than announced")),
+            }
+        }
+        match self.read()? {
+            ToWorker::End => Ok(Some(*job)),
+            _ => Err(Error::Malformed("more units than announced")),
+        }
+    }
+
+    fn read(&mut self) -> Result<ToWorker, Error> {
+        let mut word = [0; PREFIX];
+        self.io.read_exact(&mut word)?;
+        let length = length(word, MAX_FRAME)?;
+        let mut body = Vec::with_capacity(length.min(RESERVE));
+        self.io.by_ref().take(length as u64).read_to_end(&mut body)?;
+        if body.len() < length {
+            return Err(Error::Truncated);
+        }
+        ToWorker::decode(Bytes::from(body))
+    }
+}
+
+/// Writes the worker's frames, several at a time.
+pub struct Writer<W> {
+    io: W,
+    buffer: BytesMut,
+    flushed: Instant,
+}
+
+impl<W: Write> Writer<W> {
+    pub fn new(io: W) -> Self {
+        Self { io, buffer: BytesMut::with_capacity(2 * FLUSH_BYTES), flushed: Instant::now() }
+    }
+
+    /// Takes one frame. It is on its way at the latest when a job's last word is written.
+    pub fn write(&mut self, frame: &FromWorker) -> Result<(), Error> {
+        frame.encode(&mut self.buffer)?;
+        let last_word = !matches!(frame, FromWorker::SetUp { .. } | FromWorker::Sample { .. });
+        if last_word || self.buffer.len() > FLUSH_BYTES || self.flushed.elapsed() > FLUSH_AFTER {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        self.io.write_all(&self.buffer)?;
+        self.io.flush()?;
+        self.buffer.clear();
+        self.flushed = Instant::now();
+        Ok(())
+    }
+}

@@ -1,0 +1,376 @@
+//! MP4, fragmented and progressive (ISO/IEC 14496-12, -14, -15).
+//!
+//! The top level of boxes is walked as the bytes come; only moov and moof are held. Samples are given
+//! - in the order of their bytes, each as soon as it is complete, where the index (moov, moof) comes before the data;
+//! - in the order of their decode times, read back from the [`Spool`], where the data comes first or the index
+//!   jumps about in it.
+
+mod boxes;
+mod description;
+mod fragment;
+mod input;
+mod movie;
+mod output;
+mod sample_table;
+mod spooled;
+#[cfg(test)]
+mod tests;
+mod unit;
+
+use bytes::Bytes;
+
+use self::boxes::FourCc;
+use self::input::Input;
+use self::movie::Movie;
+use self::output::Output;
+use self::sample_table::Sample;
+use self::spooled::Spooled;
+use super::{Event, Limits, Spool};
+use crate::media::Error;
+
+/// Bytes that are gathered before they go to the spool, so that small pieces don't cost a write each.
+const SPOOL_AT_ONCE: u64 = 64 << 10;
+
+/// See [`super::Demuxer`], which this serves.
+pub struct Demuxer {
+    limits: Limits,
+    input: Input,
+    finished: bool,
+    state: State,
+    /// Where the box starts, or the one after it, that is read next.
+    position: u64,
+    /// Where the file starts in the input: a recorder that starts anew counts its offsets from there.
+    origin: u64,
+    /// A file type box has come after a moov; what follows may be another file.
+    restarted: bool,
+    movie: Option<Movie>,
+    spooled: Spooled,
+    /// Where the samples of the sample table end, while they wait on the spool for the last of them.
+    wait_until: Option<u64>,
+    output: Output,
+    /// What is to be said after the last event.
+    verdict: Option<Error>,
+}
+
+enum State {
+    /// At a box header.
+    Header,
+    /// In a moov or moof of which all bytes are wanted at once; its body starts and ends there.
+    Collect { kind: FourCc, body: u64, end: u64 },
+    /// In a box of which only the samples are wanted. None: it goes on to the end.
+    Pass { end: Option<u64> },
+    /// The samples of the sample table are being read from the spool.
+    ReadBack { at_end: bool },
+    /// No sample is left.
+    End,
+}
+
+/// What a step came to.
+enum Step {
+    Done,
+    NeedMore,
+}
+
+impl Demuxer {
+    pub fn new(limits: Limits, spool: Box<dyn Spool>) -> Self {
+        Self {
+            limits,
+            input: Input::default(),
+            finished: false,
+            state: State::Header,
+            position: 0,
+            origin: 0,
+            restarted: false,
+            movie: None,
+            spooled: Spooled::new(spool),
+            wait_until: None,
+            output: Output::default(),
+            verdict: None,
+        }
+    }
+
+    pub fn push(&mut self, data: Bytes) -> Result<(), Error> {
+        self.input.push(data);
+        Ok(())
+    }
+
+    pub fn finish(&mut self) {
+        self.finished = true;
+    }
+
+    pub fn poll(&mut self) -> Result<Option<Event>, Error> {
+        loop {
+            if let Some(event) = self.output.pop() {
+                return Ok(Some(event));
+            }
+            let step = match self.state {
+                State::Header => self.header()?,
+                State::Collect { kind, body, end } => self.collect(kind, body, end)?,
+                State::Pass { end } => self.pass(end)?,
+                State::ReadBack { at_end } => self.read_back(at_end)?,
+                State::End => return self.verdict.clone().map_or(Ok(None), Err),
+            };
+            if let Step::NeedMore = step {
+                if !self.finished {
+                    return Ok(None);
+                }
+                self.end()?;
+            }
+        }
+    }
+
+    fn header(&mut self) -> Result<Step, Error> {
+        if self.wait_until.is_some_and(|end| self.spooled.filled_to().is_some_and(|filled| filled >= end)) {
+            self.wait_until = None;
+            self.state = State::ReadBack { at_end: false };
+            return Ok(Step::Done);
+        }
+        let available = self.input.end().saturating_sub(self.position).min(16);
+        let head = self.input.slice(self.position, available as usize).unwrap_or_default();
+        let Some(header) = boxes::Header::parse(&head) else { return Ok(Step::NeedMore) };
+        if header.size.is_some_and(|size| size < header.length as u64) {
+            return Err(Error::bad(format!("box {} is smaller than its header", boxes::name(header.kind))));
+        }
+        let end = match header.size {
+            Some(size) => Some(self.position.checked_add(size).ok_or_else(|| Error::bad("a box has no end"))?),
+            None => None,
+        };
+        match &header.kind {
+            b"moov" | b"moof" => return self.start_collecting(header, end),
+            b"ftyp" if self.movie.is_some() && self.wait_until.is_none() => {
+                self.origin = self.position;
+                self.restarted = true;
+            }
+            b"mdat" if self.spooled.filled_to().is_none() && self.index_is_to_come()? => {
+                if end.is_none() {
+                    return Err(Error::bad("mdat goes on to the end of the file, and no moov came before it"));
+                }
+                self.spooled.begin(self.position);
+            }
+            _ => {}
+        }
+        self.state = State::Pass { end };
+        self.position = end.unwrap_or(u64::MAX);
+        Ok(Step::Done)
+    }
+
+    /// Whether the data that comes now is that of a moov after it.
+    fn index_is_to_come(&mut self) -> Result<bool, Error> {
+        match &mut self.movie {
+            None => Ok(true),
+            Some(movie) => Ok(self.restarted && !movie.has_more()?),
+        }
+    }
+
+    fn start_collecting(&mut self, header: boxes::Header, end: Option<u64>) -> Result<Step, Error> {
+        let kind = boxes::name(header.kind);
+        let end = end.ok_or_else(|| Error::bad(format!("{kind} goes on to the end of the file")))?;
+        if end - self.position > self.limits.header_bytes as u64 {
+            return Err(Error::OverLimit(format!("{kind} is larger than {} bytes", self.limits.header_bytes)));
+        }
+        let body = self.position + header.length as u64;
+        self.state = State::Collect { kind: header.kind, body, end };
+        Ok(Step::Done)
+    }
+
+    fn collect(&mut self, kind: FourCc, body: u64, end: u64) -> Result<Step, Error> {
+        if self.input.end() < end {
+            return Ok(Step::NeedMore);
+        }
+        let Some(bytes) = self.input.slice(body, (end - body) as usize) else { return Ok(Step::NeedMore) };
+        let start = std::mem::replace(&mut self.position, end);
+        self.state = State::Header;
+        if &kind == b"moof" {
+            self.fragment(&bytes, start, end)?;
+        } else {
+            self.index(&bytes, end)?;
+        }
+        // The box itself, so that what follows it on the spool keeps its place.
+        self.spool_until(end)?;
+        self.input.release(end);
+        Ok(Step::Done)
+    }
+
+    fn fragment(&mut self, moof: &Bytes, start: u64, end: u64) -> Result<(), Error> {
+        let movie = self.movie.as_mut().ok_or_else(|| Error::bad("moof before moov"))?;
+        if self.wait_until.is_some() {
+            return Err(Error::bad("moof amid the data of a progressive file"));
+        }
+        self.restarted = false;
+        // A range without an index turns out to be left over.
+        self.spooled.end();
+        let place = fragment::Place { start, end, origin: self.origin };
+        fragment::read(moof, place, movie, self.limits.header_bytes)
+    }
+
+    /// Takes over a moov that ends at `end`, and decides how its samples will be read.
+    fn index(&mut self, moov: &Bytes, end: u64) -> Result<(), Error> {
+        let movie = Movie::parse(moov, self.origin, &self.limits)?;
+        let layout = movie.layout(self.origin)?;
+        if let Some(mut old) = self.movie.take() {
+            if old.has_more()? {
+                return Err(Error::bad("another moov comes before the samples of the last one"));
+            }
+            self.output.finish(&mut old);
+        }
+        self.output.announce(&movie);
+        self.movie = Some(movie);
+        self.restarted = false;
+        self.wait_until = None;
+        match layout {
+            Some(layout) if layout.first < end || !layout.ordered => {
+                if self.spooled.filled_to().is_none() {
+                    self.spooled.begin(self.input.start());
+                }
+                self.wait_until = Some(layout.end);
+            }
+            _ => self.spooled.end(),
+        }
+        Ok(())
+    }
+
+    /// Goes on to the next sample in the box, or to the box's end.
+    fn pass(&mut self, end: Option<u64>) -> Result<Step, Error> {
+        let stop = end.unwrap_or(u64::MAX);
+        if self.spooled.filled_to().is_some() {
+            self.spool_until(stop)?;
+            return Ok(self.passed(stop));
+        }
+        let next = match &mut self.movie {
+            Some(movie) => movie.first_by_offset()?,
+            None => None,
+        };
+        let Some((track, sample)) = next.filter(|(_, sample)| sample.offset < stop) else {
+            self.input.release(stop);
+            return Ok(self.passed(stop));
+        };
+        if sample.offset < self.input.start() || sample.offset.saturating_add(sample.size.into()) > stop {
+            return Err(Error::bad("a sample does not lie inside the media data"));
+        }
+        self.input.release(sample.offset);
+        if !self.reads(track, &sample)? {
+            return self.give(track, &sample, Bytes::new());
+        }
+        match self.input.slice(sample.offset, sample.size as usize) {
+            Some(data) => self.give(track, &sample, data),
+            None => Ok(Step::NeedMore),
+        }
+    }
+
+    /// Writes what has come from before `end` to the spool, if a range of it is open.
+    fn spool_until(&mut self, end: u64) -> Result<(), Error> {
+        let come = self.input.end() >= end || self.finished;
+        let worth_writing = come || self.input.end() - self.input.start() >= SPOOL_AT_ONCE;
+        if self.spooled.filled_to().is_some() && worth_writing {
+            while let Some(piece) = self.input.take_until(end) {
+                self.spooled.append(&piece)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn passed(&mut self, stop: u64) -> Step {
+        if self.input.start() < stop {
+            return Step::NeedMore;
+        }
+        self.state = State::Header;
+        Step::Done
+    }
+
+    fn read_back(&mut self, at_end: bool) -> Result<Step, Error> {
+        let Some(movie) = &mut self.movie else { return Ok(Step::NeedMore) };
+        let Some((index, sample)) = movie.first_by_time()? else {
+            self.spooled.end();
+            if at_end {
+                self.conclude();
+            } else {
+                self.state = State::Header;
+            }
+            return Ok(Step::Done);
+        };
+        let Some(track) = movie.tracks.get_mut(index) else { return Ok(Step::NeedMore) };
+        if !self.spooled.holds(sample.offset, sample.size)? {
+            track.abandon();
+            self.verdict = Some(Error::Truncated("samples lie past the end of the input".into()));
+            return Ok(Step::Done);
+        }
+        // Or a small file could claim that its bytes are an endless number of samples.
+        track.given = track.given.saturating_add(sample.size.into());
+        if track.given > self.spooled.length() {
+            return Err(Error::bad("the samples of a track lie one over the other"));
+        }
+        if !self.reads(index, &sample)? {
+            return self.give(index, &sample, Bytes::new());
+        }
+        let data = match self.spooled.cached(index, sample.offset, sample.size) {
+            Some(data) => data,
+            None => self.read_stretch(index, &sample)?,
+        };
+        self.give(index, &sample, data)
+    }
+
+    fn read_stretch(&mut self, index: usize, sample: &Sample) -> Result<Bytes, Error> {
+        let track = self.movie.as_mut().and_then(|movie| movie.tracks.get_mut(index));
+        let stretch = track.map_or(Ok(0), |track| track.stretch(spooled::STRETCH))?;
+        self.spooled.read(index, sample.offset, stretch)?;
+        let data = self.spooled.cached(index, sample.offset, sample.size);
+        data.ok_or_else(|| Error::ScratchFailed("fewer bytes were read than asked for".into()))
+    }
+
+    /// Whether the sample's bytes are wanted at all; an error where they are too many.
+    fn reads(&self, track: usize, sample: &Sample) -> Result<bool, Error> {
+        let track = self.movie.as_ref().and_then(|movie| movie.tracks.get(track));
+        let wanted = track.is_some_and(|track| track.reads(sample.description));
+        if wanted && sample.size as usize > self.limits.unit_bytes {
+            return Err(Error::OverLimit(format!("an access unit of {} bytes", sample.size)));
+        }
+        Ok(wanted)
+    }
+
+    fn give(&mut self, track: usize, sample: &Sample, data: Bytes) -> Result<Step, Error> {
+        let Some(movie) = &mut self.movie else { return Ok(Step::NeedMore) };
+        if let Some(track) = movie.tracks.get_mut(track) {
+            track.advance();
+        }
+        self.output.sample(movie, track, sample, data, self.limits.header_bytes)?;
+        Ok(Step::Done)
+    }
+
+    /// All bytes have come and none is of use any more.
+    fn end(&mut self) -> Result<(), Error> {
+        let cut = match self.state {
+            State::Header => self.input.end() > self.position,
+            State::Collect { .. } => true,
+            State::Pass { end } => end.is_some(),
+            State::ReadBack { .. } | State::End => false,
+        };
+        let waits = self.wait_until.take().is_some();
+        let missing = match &mut self.movie {
+            Some(movie) => !waits && movie.has_more()?,
+            None => false,
+        };
+        let what = if self.movie.is_none() {
+            Some("there is no moov in it")
+        } else if cut {
+            Some("it ends inside a box")
+        } else if missing {
+            Some("samples lie past the end of the input")
+        } else {
+            None
+        };
+        self.verdict = what.map(|what| Error::Truncated(what.into()));
+        if waits {
+            self.state = State::ReadBack { at_end: true };
+        } else {
+            self.conclude();
+        }
+        Ok(())
+    }
+
+    fn conclude(&mut self) {
+        if let Some(movie) = &mut self.movie {
+            self.output.finish(movie);
+        }
+        self.state = State::End;
+    }
+}

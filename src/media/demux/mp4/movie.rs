@@ -1,0 +1,378 @@
+//! moov (ISO/IEC 14496-12 8.2): tracks with their timescales, edit lists, sample descriptions and sample tables.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::boxes::{self, FourCc, Reader};
+use super::description::{self, Description, Setup};
+use super::fragment::{Defaults, Run};
+use super::sample_table::{Cursor, Layout, Sample, SampleTable};
+use crate::media::demux::Limits;
+use crate::media::{Error, Format, Ticks, Timescale, Track, TrackId};
+
+/// What a moov says, and how far its samples have been read.
+#[derive(Debug)]
+pub struct Movie {
+    pub tracks: Vec<TrackState>,
+}
+
+/// One trak, and what is still to be read of it.
+#[derive(Debug)]
+pub struct TrackState {
+    /// As told to the caller; its format is that of the description in force, once that is known.
+    pub track: Track,
+    /// False while the set-up waits for a unit that tells it.
+    pub known: bool,
+    pub descriptions: Vec<Description>,
+    /// Index into the sample descriptions, from 1, of what `track` tells.
+    pub in_force: u32,
+    /// Added to DTS and PTS: the edit list.
+    pub shift: i64,
+    pub defaults: Defaults,
+    table: SampleTable,
+    cursor: Cursor,
+    pub runs: VecDeque<Run>,
+    /// Where the last fragment ended.
+    pub next_dts: i64,
+    /// Bytes of samples read from the spool.
+    pub given: u64,
+    peeked: Option<Sample>,
+    finished: bool,
+}
+
+impl Movie {
+    /// Reads the body of moov. `origin` is where the file starts in the input.
+    pub fn parse(moov: &Bytes, origin: u64, limits: &Limits) -> Result<Self, Error> {
+        let mvhd = boxes::child(moov, *b"mvhd").ok_or_else(|| Error::bad("moov without mvhd"))?;
+        let movie_scale = header_scale(&mvhd)?.0;
+        let mut movie = Self { tracks: Vec::new() };
+        let mut defaults = Vec::new();
+        for child in boxes::children(moov) {
+            let child = child?;
+            match &child.kind {
+                b"trak" if movie.tracks.len() >= limits.tracks => {
+                    return Err(Error::OverLimit(format!("more than {} tracks", limits.tracks)));
+                }
+                b"trak" => movie.tracks.push(TrackState::parse(&child.body, movie_scale, origin)?),
+                b"mvex" => defaults.push(child.body),
+                _ => {}
+            }
+        }
+        for trex in defaults.iter().flat_map(boxes::children).filter_map(Result::ok).filter(|b| &b.kind == b"trex") {
+            movie.read_defaults(&boxes::full(&trex.body)?.2)?;
+        }
+        for (i, track) in movie.tracks.iter().enumerate() {
+            if movie.tracks.iter().take(i).any(|other| other.track.id == track.track.id) {
+                return Err(Error::bad(format!("two tracks have the number {}", track.track.id.0)));
+            }
+        }
+        Ok(movie)
+    }
+
+    fn read_defaults(&mut self, trex: &Bytes) -> Result<(), Error> {
+        let mut reader = Reader::new(trex);
+        let id = reader.u32()?;
+        if let Some(track) = self.tracks.iter_mut().find(|t| t.track.id.0 == id) {
+            track.defaults = Defaults {
+                description: reader.u32()?,
+                duration: reader.u32()?,
+                size: reader.u32()?,
+                flags: reader.u32()?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Where the samples of all sample tables lie.
+    pub fn layout(&self, origin: u64) -> Result<Option<Layout>, Error> {
+        let mut all: Option<Layout> = None;
+        for track in self.tracks.iter().filter(|t| t.wanted()) {
+            if let Some(layout) = track.table.layout(origin)? {
+                let so_far = all.get_or_insert(layout);
+                so_far.first = so_far.first.min(layout.first);
+                so_far.end = so_far.end.max(layout.end);
+                so_far.ordered &= layout.ordered;
+            }
+        }
+        Ok(all)
+    }
+
+    /// The track whose next sample comes first in the input, and that sample.
+    pub fn first_by_offset(&mut self) -> Result<Option<(usize, Sample)>, Error> {
+        let mut first: Option<(usize, Sample)> = None;
+        for (i, track) in self.tracks.iter_mut().enumerate() {
+            if let Some(sample) = track.peek()?
+                && first.is_none_or(|(_, other)| sample.offset < other.offset)
+            {
+                first = Some((i, sample));
+            }
+        }
+        Ok(first)
+    }
+
+    /// The track whose next sample is decoded first, and that sample.
+    pub fn first_by_time(&mut self) -> Result<Option<(usize, Sample)>, Error> {
+        let mut first: Option<(usize, Sample, i128, i128)> = None;
+        for (i, track) in self.tracks.iter_mut().enumerate() {
+            let Some(sample) = track.peek()? else { continue };
+            let dts = i128::from(sample.dts.saturating_add(track.shift));
+            let scale = i128::from(track.track.timescale.get());
+            // dts / scale < other dts / other scale
+            if first.is_none_or(|(_, _, other, other_scale)| dts * other_scale < other * scale) {
+                first = Some((i, sample, dts, scale));
+            }
+        }
+        Ok(first.map(|(i, sample, ..)| (i, sample)))
+    }
+
+    /// Whether samples are still to be read.
+    pub fn has_more(&mut self) -> Result<bool, Error> {
+        Ok(self.first_by_offset()?.is_some())
+    }
+}
+
+impl TrackState {
+    fn parse(trak: &Bytes, movie_scale: u32, origin: u64) -> Result<Self, Error> {
+        let missing = |what: &str| Error::bad(format!("track without {what}"));
+        let (id, rotation) = track_header(&boxes::child(trak, *b"tkhd").ok_or_else(|| missing("tkhd"))?)?;
+        let mdia = boxes::child(trak, *b"mdia").ok_or_else(|| missing("mdia"))?;
+        let mdhd = boxes::child(&mdia, *b"mdhd").ok_or_else(|| missing("mdhd"))?;
+        let (scale, language) = header_scale(&mdhd)?;
+        let handler = boxes::child(&mdia, *b"hdlr").and_then(|hdlr| handler(&hdlr));
+        let kind = match handler.as_ref() {
+            Some(b"vide") => "video",
+            Some(b"soun") => "audio",
+            Some(b"text" | b"subt" | b"sbtl" | b"clcp") => "text",
+            _ => "data",
+        };
+        let stbl = boxes::child(&mdia, *b"minf").and_then(|minf| boxes::child(&minf, *b"stbl"));
+        let stbl = stbl.ok_or_else(|| missing("stbl"));
+        let descriptions = stbl.as_ref().ok().and_then(|stbl| boxes::child(stbl, *b"stsd"));
+        let descriptions = match descriptions {
+            Some(stsd) => description::parse(&stsd, kind, rotation)?,
+            None => Vec::new(),
+        };
+        let media = matches!(kind, "video" | "audio");
+        if descriptions.is_empty() && media {
+            return Err(missing("sample description"));
+        }
+        let timescale = match Timescale::new(scale) {
+            Some(timescale) => timescale,
+            None if media => return Err(Error::bad("timescale 0")),
+            None => Timescale::new(1000).ok_or_else(|| Error::bad("timescale 0"))?,
+        };
+        let shift = match boxes::child(trak, *b"edts").and_then(|edts| boxes::child(&edts, *b"elst")) {
+            Some(elst) => edit_shift(&elst, Timescale::new(movie_scale), timescale)?,
+            None => 0,
+        };
+        let wanted = descriptions.iter().any(Description::wanted);
+        let table = if wanted { SampleTable::parse(&stbl?)? } else { SampleTable::default() };
+        let mut state = Self {
+            track: Track {
+                id: TrackId(id),
+                timescale,
+                language,
+                format: Format::Other { kind: kind.into(), codec: "none".into() },
+            },
+            known: true,
+            descriptions,
+            in_force: 0,
+            shift,
+            defaults: Defaults::default(),
+            table,
+            cursor: Cursor::new(origin),
+            runs: VecDeque::new(),
+            next_dts: 0,
+            given: 0,
+            peeked: None,
+            finished: !wanted,
+        };
+        if !state.descriptions.is_empty() {
+            state.switch(1)?;
+        }
+        Ok(state)
+    }
+
+    /// Whether any of its descriptions is read here.
+    pub fn wanted(&self) -> bool {
+        self.descriptions.iter().any(Description::wanted)
+    }
+
+    /// Whether samples of a description are read here.
+    pub fn reads(&self, description: u32) -> bool {
+        let index = (description.max(1) - 1) as usize;
+        self.descriptions.get(index).is_none_or(Description::wanted)
+    }
+
+    /// The description in force.
+    pub fn description(&self) -> Option<&Description> {
+        self.descriptions.get((self.in_force as usize).checked_sub(1)?)
+    }
+
+    /// Puts a description in force.
+    pub fn switch(&mut self, index: u32) -> Result<(), Error> {
+        self.in_force = index;
+        let Some(description) = self.description() else {
+            return Err(Error::bad(format!("a sample names the sample description {index}, which is not there")));
+        };
+        match &description.setup {
+            Setup::Known(format) => {
+                self.track.format = format.clone();
+                self.known = true;
+            }
+            Setup::InBand { .. } => self.known = false,
+        }
+        Ok(())
+    }
+
+    /// The next sample, left where it is.
+    pub fn peek(&mut self) -> Result<Option<Sample>, Error> {
+        if self.peeked.is_none() && !self.finished {
+            self.peeked = self.cursor.next(&self.table)?;
+            if self.peeked.is_none() {
+                self.finished = true;
+                self.next_dts = self.next_dts.max(self.cursor.dts());
+            }
+        }
+        while self.peeked.is_none()
+            && let Some(run) = self.runs.front_mut()
+        {
+            self.peeked = run.next();
+            if self.peeked.is_none() {
+                self.runs.pop_front();
+            }
+        }
+        Ok(self.peeked)
+    }
+
+    /// Goes past the sample that [`Self::peek`] gave.
+    pub fn advance(&mut self) {
+        self.peeked = None;
+    }
+
+    /// Gives up what is left of the sample table.
+    pub fn abandon(&mut self) {
+        self.peeked = None;
+        self.finished = true;
+    }
+
+    /// Bytes that lie together from the peeked sample on, at most `limit` or that one sample.
+    pub fn stretch(&mut self, limit: u64) -> Result<u64, Error> {
+        let Some(first) = self.peek()? else { return Ok(0) };
+        let mut end = first.offset.saturating_add(first.size.into());
+        let mut ahead = self.cursor.clone();
+        while let Some(next) = ahead.next(&self.table)? {
+            let next_end = end.saturating_add(next.size.into());
+            if next.offset != end || next_end - first.offset > limit {
+                break;
+            }
+            end = next_end;
+        }
+        Ok(end - first.offset)
+    }
+}
+
+/// The timescale and the language of mvhd or mdhd, which start alike.
+fn header_scale(header: &Bytes) -> Result<(u32, Option<String>), Error> {
+    let (version, _, body) = boxes::full(header)?;
+    let mut reader = Reader::new(&body);
+    reader.wide(version)?;
+    reader.wide(version)?;
+    let scale = reader.u32()?;
+    reader.wide(version)?;
+    Ok((scale, reader.u16().ok().and_then(language)))
+}
+
+/// Three letters of five bits (8.4.2.3).
+fn language(packed: u16) -> Option<String> {
+    let letter = |shift: u16| ((packed >> shift & 31) as u8 + 0x60) as char;
+    let code: String = [10, 5, 0].map(letter).iter().collect();
+    (code.chars().all(|c| c.is_ascii_lowercase()) && code != "und").then_some(code)
+}
+
+fn handler(hdlr: &Bytes) -> Option<FourCc> {
+    let mut reader = Reader::new(hdlr);
+    reader.skip(8).ok()?;
+    reader.four_cc().ok()
+}
+
+/// track_ID and clockwise rotation.
+fn track_header(tkhd: &Bytes) -> Result<(u32, u16), Error> {
+    let (version, _, body) = boxes::full(tkhd)?;
+    let mut reader = Reader::new(&body);
+    reader.wide(version)?;
+    reader.wide(version)?;
+    let id = reader.u32()?;
+    reader.skip(4)?;
+    reader.wide(version)?;
+    reader.skip(16)?;
+    let (a, b) = (reader.i32()?, reader.i32()?);
+    let rotation = match (a, b) {
+        (a, b) if i64::from(b).abs() > i64::from(a).abs() => {
+            if b > 0 {
+                90
+            } else {
+                270
+            }
+        }
+        (a, _) if a < 0 => 180,
+        _ => 0,
+    };
+    Ok((id, rotation))
+}
+
+/// What the edit list adds to all times of the track (8.6.6): leading empty edits delay it, the first real edit says
+/// where in the media it starts. Later edits are not applied.
+fn edit_shift(elst: &Bytes, movie_scale: Option<Timescale>, scale: Timescale) -> Result<i64, Error> {
+    let (version, _, body) = boxes::full(elst)?;
+    let width = if version == 0 { 12 } else { 20 };
+    let table = boxes::counted(&body, width, "elst")?;
+    let mut delay = Ticks(0);
+    for edit in table.chunks_exact(width) {
+        let mut reader = Reader::new(edit);
+        let duration = reader.wide(version)?;
+        let start = if version == 0 { reader.i32()?.into() } else { reader.u64()? as i64 };
+        if start >= 0 {
+            let movie_scale = movie_scale.unwrap_or(scale);
+            return Ok((delay.nearest(movie_scale, scale) - Ticks(start)).0);
+        }
+        delay = delay + Ticks(i64::try_from(duration).unwrap_or(0));
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn elst(edits: &[(u32, i32)]) -> Bytes {
+        let mut body = vec![0; 4];
+        body.extend((edits.len() as u32).to_be_bytes());
+        for (duration, start) in edits {
+            body.extend(duration.to_be_bytes());
+            body.extend(start.to_be_bytes());
+            body.extend([0, 1, 0, 0]);
+        }
+        body.into()
+    }
+
+    #[test]
+    fn edit_lists_move_the_timeline() {
+        let shift =
+            |edits: &[(u32, i32)]| edit_shift(&elst(edits), Timescale::new(600), Timescale::new(48_000).unwrap());
+        assert_eq!(shift(&[(100, 1024)]), Ok(-1024));
+        assert_eq!(shift(&[(300, -1), (100, 0)]), Ok(24_000));
+        assert_eq!(shift(&[(300, -1), (300, -1), (100, 960)]), Ok(48_000 - 960));
+        assert_eq!(shift(&[(100, 10), (100, 5000)]), Ok(-10), "only the first real edit counts");
+        assert_eq!(shift(&[]), Ok(0));
+        assert!(edit_shift(&elst(&[(1, 1)]).slice(..12), None, Timescale::new(1).unwrap()).is_err());
+    }
+
+    #[test]
+    fn languages() {
+        assert_eq!(language(0x15c7).as_deref(), Some("eng"));
+        assert_eq!(language(0x55c4), None, "und");
+        assert_eq!(language(0), None, "a QuickTime code");
+    }
+}

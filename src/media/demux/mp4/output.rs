@@ -1,0 +1,142 @@
+//! Samples → events: puts sample descriptions in force, finds set-ups that only the units tell, and holds units back
+//! until all tracks are known.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::description::Description;
+use super::movie::{Movie, TrackState};
+use super::sample_table::Sample;
+use super::unit;
+use crate::media::demux::Event;
+use crate::media::{AccessUnit, Error, Format, Sync, Ticks, VideoCodec};
+
+/// What an access unit takes beside its data, about.
+const UNIT_OVERHEAD: usize = 128;
+
+/// Events on their way out.
+#[derive(Debug, Default)]
+pub struct Output {
+    ready: VecDeque<Event>,
+    /// The tracks are to be told before any further unit.
+    announce: bool,
+    held: Vec<AccessUnit>,
+    held_bytes: usize,
+}
+
+impl Output {
+    pub fn pop(&mut self) -> Option<Event> {
+        self.ready.pop_front()
+    }
+
+    /// A moov has been read.
+    pub fn announce(&mut self, movie: &Movie) {
+        self.held.clear();
+        self.held_bytes = 0;
+        self.announce = true;
+        self.release(movie);
+    }
+
+    /// A sample has been read. `limit`: bytes of units that may be held back.
+    pub fn sample(
+        &mut self,
+        movie: &mut Movie,
+        index: usize,
+        sample: &Sample,
+        data: Bytes,
+        limit: usize,
+    ) -> Result<(), Error> {
+        let Some(track) = movie.tracks.get_mut(index) else { return Ok(()) };
+        // Some muxers write 0 for the only description.
+        let in_force = sample.description.max(1);
+        if track.in_force != in_force {
+            track.switch(in_force)?;
+            self.announce = true;
+        }
+        let Some(description) = track.description().filter(|d| d.wanted()).cloned() else {
+            self.release(movie);
+            return Ok(());
+        };
+        let data = match description.video_codec() {
+            Some(codec) => unit::normalise(data, codec, description.nal_length),
+            None => data,
+        };
+        if data.is_empty() {
+            // Delimiters and padding make no picture.
+            self.release(movie);
+            return Ok(());
+        }
+        if !track.known {
+            if let Some(format) = description.derive(&data) {
+                track.track.format = format;
+                track.known = true;
+            }
+        } else if description.in_band
+            && let Some(format) = changed(track, &description, &data)
+        {
+            track.track.format = format;
+            self.announce = true;
+        }
+        let dts = Ticks(sample.dts) + Ticks(track.shift);
+        let sync = match description.video_codec() {
+            Some(codec) => unit::sync(&data, codec, sample.sync),
+            None => Sync::Idr,
+        };
+        let unit = AccessUnit {
+            track: track.track.id,
+            pts: dts + Ticks(sample.composition.into()),
+            dts,
+            duration: (sample.duration > 0).then_some(Ticks(sample.duration.into())),
+            sync,
+            data,
+        };
+        self.held_bytes += unit.data.len() + UNIT_OVERHEAD;
+        self.held.push(unit);
+        self.release(movie);
+        if let Some(unit) = self.held.last_mut() {
+            // What waits is counted by its own length, so it must not hold on to the larger piece that it came in.
+            unit.data = Bytes::copy_from_slice(&unit.data);
+        }
+        if self.held_bytes > limit {
+            return Err(Error::bad("a track's set-up is neither in its sample description nor in its first samples"));
+        }
+        Ok(())
+    }
+
+    /// No more samples will come: tracks whose set-up never came are listed as such.
+    pub fn finish(&mut self, movie: &mut Movie) {
+        for track in movie.tracks.iter_mut().filter(|t| !t.known) {
+            if let Some(format) = track.description().map(Description::unknown) {
+                track.track.format = format;
+            }
+            track.known = true;
+            self.held.retain(|unit| unit.track != track.track.id);
+        }
+        self.release(movie);
+    }
+
+    fn release(&mut self, movie: &Movie) {
+        if self.announce {
+            if movie.tracks.iter().any(|t| !t.known) {
+                return;
+            }
+            self.announce = false;
+            self.ready.push_back(Event::Tracks(movie.tracks.iter().map(|t| t.track.clone()).collect()));
+        }
+        self.held_bytes = 0;
+        self.ready.extend(self.held.drain(..).map(Event::Unit));
+    }
+}
+
+/// The format that a unit with other parameter sets than those in force tells.
+fn changed(track: &TrackState, description: &Description, data: &[u8]) -> Option<Format> {
+    let Format::Video(current) = &track.track.format else { return None };
+    let video = match current.codec {
+        VideoCodec::H264 => unit::h264_sets(data)?.video(),
+        VideoCodec::H265 => unit::h265_sets(data)?.video(),
+        _ => return None,
+    };
+    let format = description.dress(video.ok()?);
+    (format != track.track.format).then_some(format)
+}

@@ -1,0 +1,364 @@
+//! Where coded pictures begin and end in a video elementary stream: H.264 (ISO/IEC 14496-10 7.4.1.2.3), H.265
+//! (23008-2 7.4.2.4.4), MPEG-2 (13818-2 6.1.1). The two fields of a frame count as one picture.
+
+use std::ops::Range;
+
+use h264_reader::nal::sps::{FrameMbsFlags, SeqParameterSet};
+use h264_reader::rbsp::{BitReader, decode_nal};
+
+use crate::media::VideoCodec;
+
+/// One access unit's place in a buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// From its first start code to the next picture's.
+    pub bytes: Range<usize>,
+    /// Its NAL units, or the parts between start codes in MPEG-2, without the start codes.
+    pub parts: Vec<Range<usize>>,
+    /// Whether there is a slice in it.
+    pub coded: bool,
+}
+
+/// What H.264 needs to know of its sequence to tell a frame's second field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FieldCoding {
+    frame_num_bits: u32,
+    separate_planes: bool,
+}
+
+impl FieldCoding {
+    /// None where the sequence has no field pictures, or the SPS is not readable.
+    pub fn of(sps: &[u8]) -> Option<Self> {
+        let rbsp = decode_nal(sps).ok()?;
+        let sps = SeqParameterSet::from_bits(BitReader::new(&rbsp[..])).ok()?;
+        matches!(sps.frame_mbs_flags, FrameMbsFlags::Fields { .. }).then(|| Self {
+            frame_num_bits: u32::from(sps.log2_max_frame_num_minus4) + 4,
+            separate_planes: sps.chroma_info.separate_colour_plane_flag,
+        })
+    }
+}
+
+/// The pictures of a stream from the first that begins in it; what is before belongs to none.
+pub fn pictures(codec: VideoCodec, stream: &[u8], fields: Option<FieldCoding>) -> Vec<Picture> {
+    let mut grouping = Grouping::default();
+    let parts: Vec<Part> = parts(codec, stream).collect();
+    for (index, part) in parts.iter().enumerate() {
+        let data = &stream[part.data.clone()];
+        match role(codec, data) {
+            Role::Leading => grouping.leading(part),
+            Role::First => {
+                let field = match (codec, fields) {
+                    (VideoCodec::H264, Some(coding)) => h264_field(data, coding),
+                    (VideoCodec::Mpeg2, _) => {
+                        parts.get(index + 1).and_then(|next| mpeg2_field(&stream[next.data.clone()]))
+                    }
+                    _ => None,
+                };
+                grouping.first(part, field);
+            }
+            Role::Further => grouping.further(part),
+            Role::Rest => grouping.rest(part),
+        }
+    }
+    grouping.finish(stream.len())
+}
+
+/// Whether a picture begins at the first start code; false also where there is none within `stream`.
+pub fn begins(codec: VideoCodec, stream: &[u8]) -> bool {
+    let Some(at) = start_code(stream, 0) else { return false };
+    let leading_zeros = stream.iter().take(at).all(|&byte| byte == 0);
+    leading_zeros && stream.get(at + 3..).is_some_and(|data| matches!(role(codec, data), Role::Leading | Role::First))
+}
+
+/// What stands between two start codes.
+struct Part {
+    start_code: usize,
+    data: Range<usize>,
+}
+
+fn parts(codec: VideoCodec, stream: &[u8]) -> impl Iterator<Item = Part> {
+    let mut next = start_code(stream, 0);
+    std::iter::from_fn(move || {
+        let at = next?;
+        next = start_code(stream, at + 3);
+        let data = &stream[at + 3..next.unwrap_or(stream.len())];
+        // A NAL unit never ends in a zero byte; an MPEG-2 header may.
+        let zeros = match codec {
+            VideoCodec::Mpeg2 => 0,
+            _ => data.iter().rev().take_while(|&&byte| byte == 0).count(),
+        };
+        Some(Part { start_code: at, data: at + 3..at + 3 + data.len() - zeros })
+    })
+}
+
+/// Where the next 00 00 01 begins.
+fn start_code(stream: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    while let Some(&[a, b, c]) = stream.get(at..).and_then(|rest| rest.first_chunk()) {
+        match (a, b, c) {
+            (0, 0, 1) => return Some(at),
+            (_, _, 0) => at += 1,
+            _ => at += 3,
+        }
+    }
+    None
+}
+
+enum Role {
+    /// Begins a new picture where the one before has slices already.
+    Leading,
+    /// The first slice of a picture (MPEG-2: the picture header).
+    First,
+    Further,
+    /// Goes with what it stands in.
+    Rest,
+}
+
+fn role(codec: VideoCodec, data: &[u8]) -> Role {
+    let byte = |n: usize| data.get(n).copied().unwrap_or(0);
+    match codec {
+        VideoCodec::H264 => match byte(0) & 0x1f {
+            // first_mb_in_slice is 0 where the first bit of the slice header is set.
+            1 | 2 | 5 if byte(1) & 0x80 != 0 => Role::First,
+            1 | 2 | 5 => Role::Further,
+            6..=9 | 14..=18 => Role::Leading,
+            _ => Role::Rest,
+        },
+        VideoCodec::H265 => match byte(0) >> 1 & 0x3f {
+            // first_slice_segment_in_pic_flag; pictures of further layers belong to that of the base layer.
+            0..=31 if byte(0) & 1 == 0 && byte(1) & 0xf8 == 0 && byte(2) & 0x80 != 0 => Role::First,
+            0..=31 => Role::Further,
+            32..=35 | 39 | 41..=44 | 48..=55 => Role::Leading,
+            _ => Role::Rest,
+        },
+        _ => match byte(0) {
+            0x00 => Role::First,
+            0x01..=0xaf => Role::Further,
+            0xb3 | 0xb8 => Role::Leading,
+            _ => Role::Rest,
+        },
+    }
+}
+
+/// A picture that is one field of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Field {
+    bottom: bool,
+    frame: u32,
+}
+
+#[derive(Default)]
+struct Grouping {
+    done: Vec<Picture>,
+    current: Option<Picture>,
+    /// The part, by its index and start code, from which the next picture's headers may have begun.
+    headers: Option<(usize, usize)>,
+    /// The current picture's field, while its pair is missing.
+    unpaired: Option<Field>,
+}
+
+impl Grouping {
+    fn leading(&mut self, part: &Part) {
+        let current = self.open(part);
+        let index = current.parts.len();
+        current.parts.push(part.data.clone());
+        if current.coded && self.headers.is_none() {
+            self.headers = Some((index, part.start_code));
+        }
+    }
+
+    fn first(&mut self, part: &Part, field: Option<Field>) {
+        if self.current.as_ref().is_some_and(|current| current.coded) {
+            let pair = match (self.unpaired.take(), field) {
+                (Some(one), Some(two)) => one.frame == two.frame && one.bottom != two.bottom,
+                _ => false,
+            };
+            if !pair {
+                self.split(part.start_code);
+                self.unpaired = field;
+            }
+        } else {
+            self.unpaired = field;
+        }
+        self.headers = None;
+        let current = self.open(part);
+        current.parts.push(part.data.clone());
+        current.coded = true;
+    }
+
+    fn further(&mut self, part: &Part) {
+        self.headers = None;
+        self.rest(part);
+    }
+
+    fn rest(&mut self, part: &Part) {
+        if let Some(current) = &mut self.current {
+            current.parts.push(part.data.clone());
+        }
+    }
+
+    fn open(&mut self, part: &Part) -> &mut Picture {
+        self.current.get_or_insert_with(|| Picture { bytes: part.start_code..0, parts: Vec::new(), coded: false })
+    }
+
+    /// Ends the current picture where its successor's headers began, or else at `at`.
+    fn split(&mut self, at: usize) {
+        let Some(mut current) = self.current.take() else { return };
+        let (index, at) = self.headers.take().unwrap_or((current.parts.len(), at));
+        let parts = current.parts.split_off(index);
+        current.bytes.end = at;
+        self.done.push(current);
+        if !parts.is_empty() {
+            self.current = Some(Picture { bytes: at..0, parts, coded: false });
+        }
+    }
+
+    fn finish(mut self, end: usize) -> Vec<Picture> {
+        if self.headers.is_some() {
+            self.split(end);
+        }
+        if let Some(mut current) = self.current {
+            current.bytes.end = end;
+            self.done.push(current);
+        }
+        self.done
+    }
+}
+
+/// None for a slice of a frame. The slice header as far as bottom_field_flag (ISO/IEC 14496-10 7.3.3).
+fn h264_field(nal: &[u8], coding: FieldCoding) -> Option<Field> {
+    let rbsp = decode_nal(nal.get(..32).unwrap_or(nal)).ok()?;
+    let mut bits = Bits { data: &rbsp, at: 0 };
+    for _first_mb_slice_type_pps in 0..3 {
+        bits.exp_golomb()?;
+    }
+    if coding.separate_planes {
+        bits.read(2)?;
+    }
+    let frame = bits.read(coding.frame_num_bits)?;
+    if bits.read(1)? == 0 {
+        return None;
+    }
+    Some(Field { bottom: bits.read(1)? == 1, frame })
+}
+
+/// None for a frame. picture_structure in the picture coding extension (ISO/IEC 13818-2 6.2.3.1).
+fn mpeg2_field(extension: &[u8]) -> Option<Field> {
+    let &[0xb5, id, _, structure] = extension.first_chunk()? else { return None };
+    match (id >> 4, structure & 3) {
+        (8, structure @ (1 | 2)) => Some(Field { bottom: structure == 2, frame: 0 }),
+        _ => None,
+    }
+}
+
+/// Exp-Golomb codes and plain numbers, for headers that are read no further than this.
+pub struct Bits<'a> {
+    pub data: &'a [u8],
+    pub at: usize,
+}
+
+impl Bits<'_> {
+    pub fn read(&mut self, count: u32) -> Option<u32> {
+        let mut value = 0;
+        for _ in 0..count {
+            let byte = self.data.get(self.at / 8)?;
+            value = value << 1 | u32::from(byte >> (7 - self.at % 8) & 1);
+            self.at += 1;
+        }
+        Some(value)
+    }
+
+    /// ue(v) (ISO/IEC 14496-10 9.1), up to 2^31.
+    pub fn exp_golomb(&mut self) -> Option<u32> {
+        let mut zeros = 0;
+        while self.read(1)? == 0 {
+            zeros += 1;
+            if zeros > 30 {
+                return None;
+            }
+        }
+        Some((1 << zeros) - 1 + self.read(zeros)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(nals: &[&[u8]]) -> Vec<u8> {
+        nals.iter().flat_map(|nal| [&[0, 0, 0, 1], *nal].concat()).collect()
+    }
+
+    fn check(codec: VideoCodec, nals: &[&[u8]], fields: Option<FieldCoding>, expect: &[usize]) {
+        let stream = stream(nals);
+        let found = pictures(codec, &stream, fields);
+        let counts: Vec<usize> = found.iter().map(|picture| picture.parts.len()).collect();
+        assert_eq!(counts, expect, "parts of each picture");
+        for pair in found.windows(2) {
+            assert_eq!(pair[0].bytes.end, pair[1].bytes.start, "no byte between pictures");
+        }
+    }
+
+    const AUD: &[u8] = &[9, 0xf0];
+    const SPS: &[u8] = &[0x67, 1];
+    const PPS: &[u8] = &[0x68, 1];
+    const SEI: &[u8] = &[6, 1];
+    const IDR: &[u8] = &[0x65, 0x88];
+    const FIRST: &[u8] = &[0x41, 0x9a];
+    const FURTHER: &[u8] = &[0x41, 0x1a];
+
+    #[test]
+    fn h264_pictures() {
+        let check = |nals: &[&[u8]], expect: &[usize]| check(VideoCodec::H264, nals, None, expect);
+        check(&[AUD, SPS, PPS, SEI, IDR, AUD, FIRST, FURTHER, AUD, SEI, FIRST], &[5, 3, 3]);
+        check(&[SPS, PPS, IDR, FIRST, FURTHER, SEI, FIRST], &[3, 2, 2]);
+        check(&[FURTHER, FURTHER, AUD, FIRST], &[2]);
+        check(&[IDR, SPS, PPS], &[1, 2]);
+        check(&[], &[]);
+    }
+
+    #[test]
+    fn h264_fields_of_a_frame_are_one_picture() {
+        // first_mb 0, slice_type 5 (P), pps 0, frame_num of 4 bits, field_pic_flag, bottom_field_flag.
+        let field = |frame: u32, bottom: u32| {
+            let bits = 1 << 31 | 0b00110 << 26 | 1 << 25 | frame << 21 | 1 << 20 | bottom << 19;
+            [&[0x41][..], &u32::to_be_bytes(bits)].concat()
+        };
+        let coding = Some(FieldCoding { frame_num_bits: 4, separate_planes: false });
+        let (top, bottom, next_top) = (field(3, 0), field(3, 1), field(4, 0));
+        check(VideoCodec::H264, &[AUD, &top, AUD, &bottom, AUD, &next_top], coding, &[4, 2]);
+        check(VideoCodec::H264, &[AUD, &top, AUD, &top], coding, &[2, 2]);
+    }
+
+    #[test]
+    fn h265_pictures() {
+        let (vps, aud, idr, further, suffix) =
+            (&[0x40, 1][..], &[0x46, 1], &[0x26, 1, 0x80], &[0x26, 1, 0], &[0x50, 1]);
+        check(VideoCodec::H265, &[aud, vps, idr, further, suffix, aud, idr, idr], None, &[5, 2, 1]);
+    }
+
+    #[test]
+    fn mpeg2_pictures() {
+        let (sequence, gop, picture, slice) = (&[0xb3, 1][..], &[0xb8, 1], &[0x00, 1], &[0x01, 1]);
+        let structure = |s: u8| [0xb5, 0x8f, 0xff, 0xfc | s, 0x80];
+        let (top, bottom, frame) = (structure(1), structure(2), structure(3));
+        check(
+            VideoCodec::Mpeg2,
+            &[
+                sequence, gop, picture, &frame, slice, slice, picture, &top, slice, picture, &bottom, slice, gop,
+                picture,
+            ],
+            None,
+            &[6, 6, 2],
+        );
+    }
+
+    #[test]
+    fn where_a_picture_begins() {
+        assert!(begins(VideoCodec::H264, &stream(&[AUD])));
+        assert!(begins(VideoCodec::H264, &stream(&[FIRST])));
+        assert!(!begins(VideoCodec::H264, &stream(&[FURTHER])));
+        assert!(!begins(VideoCodec::H264, &[&[1], &stream(&[AUD])[..]].concat()));
+        assert!(!begins(VideoCodec::H264, &[0, 0, 0]));
+    }
+}

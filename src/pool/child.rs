@@ -1,0 +1,177 @@
+//! One worker process: its start, its jobs, its end. What can hang lives there; every wait for it has a clock, and
+//! the only way to stop it is SIGKILL. (The process is not reaped before it is waited for here, so its number can't
+//! have become another's.)
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::process::{Child as Process, Command};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::collect::{Collector, reported};
+use super::{Config, StartError, media, stderr};
+use crate::ipc::pool_end::{Reader, write_job};
+use crate::ipc::{self, FromWorker, MAX_FRAME, MAX_HELLO};
+use crate::job::{Failure, FailureCode, Inventory, Job, Outcome};
+
+/// How long a killed process may take to go, and its last words to come.
+const REAP: Duration = Duration::from_secs(5);
+const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long a process whose socket has closed may take to say how it ended.
+const EPITAPH: Duration = Duration::from_secs(1);
+
+/// A worker that has been started. It is killed when this is dropped, too; [`Child::kill`] also waits for its end.
+pub(super) struct Child {
+    process: Process,
+    reader: Reader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+    stderr: JoinSet<()>,
+}
+
+impl Child {
+    pub(super) fn spawn(config: &Config, slot: usize) -> io::Result<Self> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let mut process = Command::new(&config.command)
+            .args(&config.args)
+            .env_clear()
+            .envs(config.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            // A terminal's interrupt is for the server, which still has jobs to finish.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let (reader, writer) = UnixStream::from_std(ours)?.into_split();
+        let mut lines = JoinSet::new();
+        if let (Some(stderr), Some(pid)) = (process.stderr.take(), process.id()) {
+            lines.spawn(stderr::log(stderr, slot, pid));
+        }
+        Ok(Self { process, reader: Reader::new(reader), writer, stderr: lines })
+    }
+
+    /// None once it has ended.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.process.id()
+    }
+
+    /// Waits until it says that it is ready, and what it can do.
+    pub(super) async fn hello(&mut self, within: Duration) -> Result<Inventory, StartError> {
+        match timeout(within, self.reader.read(MAX_HELLO)).await {
+            Err(_) => Err(StartError::Timeout(within)),
+            Ok(Ok(Some(FromWorker::Hello(inventory)))) => Ok(inventory),
+            Ok(Ok(Some(FromWorker::Failed(failure)))) => Err(StartError::Refused(reported(failure))),
+            Ok(Ok(Some(_))) => Err(StartError::Protocol("not a hello".into())),
+            Ok(Ok(None) | Err(ipc::Error::Io(_) | ipc::Error::Truncated)) => {
+                Err(StartError::Died(self.epitaph().await))
+            }
+            Ok(Err(error)) => Err(StartError::Protocol(error.to_string())),
+        }
+    }
+
+    /// Ends when the worker does something that it must not do without a job: dying, too. Nothing is lost when the
+    /// future is dropped.
+    pub(super) async fn misbehaved(&mut self) {
+        // Whatever comes, even an error, is out of place.
+        let _ = self.reader.read(MAX_FRAME).await;
+    }
+
+    /// Has it do one job. After a failure it is of no further use.
+    pub(super) async fn perform(&mut self, job: &Job, threads: u32, config: &Config) -> Result<Outcome, Failure> {
+        match self.converse(job, threads, config).await {
+            Ok(outcome) => Ok(outcome),
+            Err(End::Failed(failure)) => Err(failure),
+            Err(End::Closed) => Err(Failure::new(FailureCode::WorkerDied, self.epitaph().await)),
+        }
+    }
+
+    async fn converse(&mut self, job: &Job, threads: u32, config: &Config) -> Result<Outcome, End> {
+        let Self { reader, writer, .. } = self;
+        let mut collector = Collector::new(job);
+        let wall = config.wall_timeout.saturating_add(config.wall_per_media_second.saturating_mul(seconds(job)));
+        let start = Instant::now();
+        let wall_end = start.checked_add(wall);
+        let mut progress = start;
+        let mut sent = false;
+        let mut sending = std::pin::pin!(write_job(writer, job, threads));
+        loop {
+            let progress_end = progress + config.progress_timeout;
+            let clock = wall_end.map_or(progress_end, |wall_end| wall_end.min(progress_end));
+            tokio::select! {
+                biased;
+                () = sleep_until(clock) => {
+                    let (what, limit) =
+                        if clock == progress_end { ("no progress", config.progress_timeout) } else { ("not done", wall) };
+                    return Err(failed(FailureCode::WorkerTimeout, format!("{what} in {limit:?}")));
+                }
+                result = &mut sending, if !sent => {
+                    sent = true;
+                    progress = Instant::now();
+                    match result {
+                        // Reading tells why it does not listen any more.
+                        Ok(()) | Err(ipc::Error::Io(_)) => {}
+                        Err(error) => return Err(failed(FailureCode::BadMedia, error.to_string())),
+                    }
+                }
+                frame = reader.read(MAX_FRAME) => match frame {
+                    Ok(Some(frame)) => {
+                        progress = Instant::now();
+                        let Some(stats) = collector.push(frame)? else { continue };
+                        if !sent || !reader.is_empty() {
+                            return Err(failed(FailureCode::WorkerProtocol, "it finished at the wrong time".into()));
+                        }
+                        return Ok(collector.into_outcome(stats));
+                    }
+                    Ok(None) | Err(ipc::Error::Io(_) | ipc::Error::Truncated) => return Err(End::Closed),
+                    Err(error) => return Err(failed(FailureCode::WorkerProtocol, error.to_string())),
+                },
+            }
+        }
+    }
+
+    /// How it ended, for a person.
+    async fn epitaph(&mut self) -> String {
+        match timeout(EPITAPH, self.process.wait()).await {
+            Ok(Ok(status)) => format!("the worker ended, {status}"),
+            Ok(Err(error)) => format!("the worker ended, {error}"),
+            Err(_) => "the worker closed its socket".into(),
+        }
+    }
+
+    /// Kills it and waits for its end and its last words.
+    pub(super) async fn kill(mut self) {
+        // An error says that it is already gone.
+        let _ = self.process.start_kill();
+        if timeout(REAP, self.process.wait()).await.is_err() {
+            tracing::error!(pid = self.process.id(), "a killed worker does not go");
+        }
+        let _ = timeout(LAST_WORDS, self.stderr.join_next()).await;
+    }
+}
+
+enum End {
+    Failed(Failure),
+    /// The socket has closed.
+    Closed,
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+fn failed(code: FailureCode, message: String) -> End {
+    End::Failed(Failure::new(code, message))
+}
+
+/// Media seconds of the job, begun ones counted.
+fn seconds(job: &Job) -> u32 {
+    u32::try_from(media(job).as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
+}

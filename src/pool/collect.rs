@@ -1,0 +1,288 @@
+//! Makes a job's outcome of a worker's frames, and believes none of them: what is over a bound ends the job as
+//! `worker_protocol`, what is not exactly the frames that were asked for as `frame_mismatch`. No I/O.
+
+use std::sync::Arc;
+
+use crate::ipc::FromWorker;
+use crate::job::{Encoded, EncodedSample, Failure, FailureCode, Job, Outcome, Stats, Work};
+
+/// Most bytes of one outcome, set-ups and samples together.
+const MAX_OUTCOME: usize = 256 << 20;
+/// Samples over the expected that are still counted, so that the mismatch can be told by name.
+const SLACK: usize = 16;
+/// Most bytes of a worker's own words that go on into logs and messages.
+const MAX_MESSAGE: usize = 1 << 10;
+
+/// One job's answer as it comes in.
+pub(super) struct Collector {
+    renditions: Vec<Rendition>,
+    bytes: usize,
+}
+
+struct Rendition {
+    expected: Expected,
+    set_up: bool,
+    encoded: Encoded,
+}
+
+/// The presentation times that a rendition has to have.
+enum Expected {
+    /// One picture for each, in rising order.
+    Video(Arc<[i64]>),
+    /// `frames` times, `step` apart, in this order.
+    Audio { first: i64, step: i64, frames: usize },
+}
+
+impl Expected {
+    fn len(&self) -> usize {
+        match self {
+            Self::Video(pts) => pts.len(),
+            Self::Audio { frames, .. } => *frames,
+        }
+    }
+
+    fn is_met_by(&self, samples: &[EncodedSample]) -> bool {
+        let given = samples.iter().map(|sample| sample.pts.0);
+        match self {
+            Self::Video(pts) => {
+                let mut given: Vec<i64> = given.collect();
+                given.sort_unstable();
+                given == **pts
+            }
+            Self::Audio { first, step, .. } => {
+                let grid = std::iter::successors(Some(*first), |pts| Some(pts.saturating_add(*step)));
+                given.zip(grid).all(|(given, wanted)| given == wanted)
+            }
+        }
+    }
+}
+
+impl Collector {
+    pub(super) fn new(job: &Job) -> Self {
+        let expected: Vec<Expected> = match &job.work {
+            Work::Video { renditions, .. } => {
+                let kept = job.units.iter().map(|unit| unit.pts).filter(|pts| job.window.contains(*pts));
+                let mut pts: Vec<i64> = kept.map(|pts| pts.0).collect();
+                pts.sort_unstable();
+                let pts: Arc<[i64]> = pts.into();
+                renditions.iter().map(|_| Expected::Video(pts.clone())).collect()
+            }
+            Work::Audio { renditions } => renditions
+                .iter()
+                .map(|spec| {
+                    let step = spec.frame_samples();
+                    let first = spec.origin.saturating_add(spec.first_frame.saturating_mul(step));
+                    Expected::Audio { first, step, frames: spec.frames as usize }
+                })
+                .collect(),
+        };
+        let renditions = expected
+            .into_iter()
+            .map(|expected| Rendition { expected, set_up: false, encoded: Encoded::default() })
+            .collect();
+        Self { renditions, bytes: 0 }
+    }
+
+    /// Takes the next frame; Some(stats) when it is the last and the outcome is whole.
+    pub(super) fn push(&mut self, frame: FromWorker) -> Result<Option<Stats>, Failure> {
+        match frame {
+            FromWorker::Hello(_) => Err(violation("a second hello")),
+            FromWorker::SetUp { rendition, config } => {
+                self.count(config.len())?;
+                let rendition = self.rendition(rendition)?;
+                if std::mem::replace(&mut rendition.set_up, true) {
+                    return Err(violation("a rendition was set up twice"));
+                }
+                rendition.encoded.config = config;
+                Ok(None)
+            }
+            FromWorker::Sample { rendition, sample } => {
+                self.count(sample.data.len())?;
+                let rendition = self.rendition(rendition)?;
+                if !rendition.set_up {
+                    return Err(violation("a sample before its rendition's set-up"));
+                }
+                if rendition.encoded.samples.len() >= rendition.expected.len() + SLACK {
+                    return Err(violation("far more samples than were asked for"));
+                }
+                rendition.encoded.samples.push(sample);
+                Ok(None)
+            }
+            FromWorker::Finished(stats) => self.check().map(|()| Some(stats)),
+            FromWorker::Failed(failure) => Err(reported(failure)),
+        }
+    }
+
+    pub(super) fn into_outcome(self, stats: Stats) -> Outcome {
+        Outcome { renditions: self.renditions.into_iter().map(|rendition| rendition.encoded).collect(), stats }
+    }
+
+    fn rendition(&mut self, index: u32) -> Result<&mut Rendition, Failure> {
+        self.renditions.get_mut(index as usize).ok_or_else(|| violation("a rendition that was not asked for"))
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<(), Failure> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > MAX_OUTCOME { Err(violation("the outcome is over the limit of bytes")) } else { Ok(()) }
+    }
+
+    /// Every frame that was asked for, each exactly once, and a start that can be decoded.
+    fn check(&self) -> Result<(), Failure> {
+        for (index, Rendition { expected, encoded, .. }) in self.renditions.iter().enumerate() {
+            let (got, wanted) = (encoded.samples.len(), expected.len());
+            if got != wanted {
+                return Err(mismatch(format!("rendition {index} has {got} samples in place of {wanted}")));
+            }
+            if !expected.is_met_by(&encoded.samples) {
+                return Err(mismatch(format!("rendition {index} has other presentation times than the source")));
+            }
+            if matches!(expected, Expected::Video(_)) && encoded.samples.first().is_some_and(|first| !first.sync) {
+                return Err(mismatch(format!("rendition {index} does not start with a sync sample")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A failure in the worker's own words, as far as it may have them.
+pub(super) fn reported(mut failure: Failure) -> Failure {
+    match failure.code {
+        FailureCode::BadMedia
+        | FailureCode::UnsupportedCodec
+        | FailureCode::FrameMismatch
+        | FailureCode::PipelineFailed => {
+            let end = failure.message.floor_char_boundary(MAX_MESSAGE);
+            failure.message.truncate(end);
+            failure
+        }
+        _ => violation("a failure that is the pool's to tell"),
+    }
+}
+
+fn violation(what: &str) -> Failure {
+    Failure::new(FailureCode::WorkerProtocol, what)
+}
+
+fn mismatch(what: String) -> Failure {
+    Failure::new(FailureCode::FrameMismatch, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::ipc::fixtures::video_job;
+    use crate::job::AudioSpec;
+    use crate::media::{AudioCodec, Ticks};
+
+    fn set_up(rendition: u32) -> FromWorker {
+        FromWorker::SetUp { rendition, config: Bytes::from_static(b"config") }
+    }
+
+    fn sample(rendition: u32, pts: i64, sync: bool) -> FromWorker {
+        FromWorker::Sample { rendition, sample: EncodedSample { pts: Ticks(pts), sync, data: Bytes::new() } }
+    }
+
+    /// What becomes of `frames`, the finish added: the number of samples by rendition, or the failure's code.
+    fn check(job: &Job, frames: Vec<FromWorker>) -> Result<Vec<usize>, FailureCode> {
+        let mut collector = Collector::new(job);
+        for frame in frames.into_iter().chain([FromWorker::Finished(Stats::default())]) {
+            if let Some(stats) = collector.push(frame).map_err(|failure| failure.code)? {
+                return Ok(collector.into_outcome(stats).renditions.iter().map(|r| r.samples.len()).collect());
+            }
+        }
+        unreachable!("the last frame is a finish")
+    }
+
+    #[test]
+    fn exact_answers_in_any_interleaving_are_whole() {
+        let job = video_job(&[0, 2, 1], 2);
+        let frames = vec![
+            set_up(1),
+            sample(1, 0, true),
+            set_up(0),
+            sample(0, 0, true),
+            sample(0, 1, false),
+            sample(1, 2, false),
+            sample(0, 2, false),
+            sample(1, 1, false),
+        ];
+        assert_eq!(check(&job, frames), Ok(vec![3, 3]));
+    }
+
+    #[test]
+    fn frames_that_are_not_those_asked_for_are_a_mismatch() {
+        let job = video_job(&[0, 1], 1);
+        let answers = [
+            vec![set_up(0), sample(0, 0, true)],
+            vec![set_up(0), sample(0, 0, true), sample(0, 0, false)],
+            vec![set_up(0), sample(0, 0, true), sample(0, 2, false)],
+            vec![set_up(0), sample(0, 0, true), sample(0, 1, false), sample(0, 2, false)],
+            vec![set_up(0), sample(0, 0, false), sample(0, 1, true)],
+            vec![],
+        ];
+        for frames in answers {
+            assert_eq!(check(&job, frames.clone()), Err(FailureCode::FrameMismatch), "{frames:?}");
+        }
+    }
+
+    #[test]
+    fn frames_outside_the_rules_are_violations() {
+        let job = video_job(&[0, 1], 1);
+        let own_code = FromWorker::Failed(Failure::new(FailureCode::Poison, ""));
+        let answers = [
+            vec![set_up(1)],
+            vec![sample(0, 0, true)],
+            vec![set_up(0), set_up(0)],
+            vec![set_up(0), sample(u32::MAX, 0, true)],
+            vec![FromWorker::Hello(Default::default())],
+            vec![own_code],
+            std::iter::once(set_up(0)).chain((0..100).map(|i| sample(0, i, true))).collect(),
+        ];
+        for frames in answers {
+            assert_eq!(check(&job, frames.clone()), Err(FailureCode::WorkerProtocol), "{frames:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_bounded_over_all_renditions() {
+        let job = video_job(&(0..10).collect::<Vec<_>>(), 1);
+        let mut collector = Collector::new(&job);
+        assert_eq!(collector.push(set_up(0)), Ok(None));
+        let data = Bytes::from(vec![0; MAX_OUTCOME / 4]);
+        let mut push = || {
+            let sample = EncodedSample { pts: Ticks(0), sync: true, data: data.clone() };
+            collector.push(FromWorker::Sample { rendition: 0, sample })
+        };
+        for _ in 0..3 {
+            assert_eq!(push(), Ok(None));
+        }
+        assert_eq!(push().map_err(|failure| failure.code), Err(FailureCode::WorkerProtocol));
+    }
+
+    #[test]
+    fn audio_lies_on_its_grid() {
+        let spec = AudioSpec {
+            codec: AudioCodec::Opus,
+            bit_rate: 96_000,
+            channels: 2,
+            sample_rate: 48_000,
+            origin: -312,
+            first_frame: 100,
+            frames: 2,
+        };
+        let job = Job { work: Work::Audio { renditions: vec![spec] }, ..video_job(&[0], 1) };
+        let first = -312 + 100 * 960;
+        assert_eq!(check(&job, vec![set_up(0), sample(0, first, true), sample(0, first + 960, true)]), Ok(vec![2]));
+        let late = vec![set_up(0), sample(0, first + 1, true), sample(0, first + 961, true)];
+        assert_eq!(check(&job, late), Err(FailureCode::FrameMismatch));
+    }
+
+    #[test]
+    fn a_workers_words_are_cut_short() {
+        let failure = reported(Failure::new(FailureCode::BadMedia, "ä".repeat(MAX_MESSAGE)));
+        assert!(failure.message.len() <= MAX_MESSAGE);
+        assert_eq!(failure.code, FailureCode::BadMedia);
+    }
+}

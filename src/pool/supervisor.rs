@@ -1,0 +1,221 @@
+//! One slot of the pool: keeps a worker alive in it, and gives it one job after the other.
+//!
+//! A failed job, whatever the failure, costs the worker its life: nothing that a bad segment has done to a process
+//! reaches the next one. A client that leaves in mid-job costs it its life as well: a start is cheaper than a segment
+//! that nobody wants.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep};
+
+use super::child::Child;
+use super::queue::Ticket;
+use super::{Done, Shared, StartError, State, media};
+use crate::job::{Failure, FailureCode, Inventory, Job, Outcome};
+
+/// How often a job is tried.
+const MAX_ATTEMPTS: u32 = 2;
+/// The pause after a worker that came to no job: the first, doubling with each in a row, up to the last.
+const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// A job on its way through the pool.
+pub(super) struct Entry {
+    job: Job,
+    /// Closed when nobody waits for the outcome any more.
+    reply: oneshot::Sender<Done>,
+    /// Since when it waits.
+    since: Instant,
+    attempts: u32,
+    queued: Duration,
+    transcode: Duration,
+    /// How many of the attempts have cost a worker its life, or would have gone on for ever.
+    kills: u32,
+}
+
+impl Entry {
+    pub(super) fn new(job: Job, reply: oneshot::Sender<Done>) -> Self {
+        let zero = Duration::ZERO;
+        Self { job, reply, since: Instant::now(), attempts: 0, queued: zero, transcode: zero, kills: 0 }
+    }
+
+    pub(super) fn answer(self, result: Result<Outcome, Failure>) {
+        let Self { attempts, queued, transcode, .. } = self;
+        // Who has left needs no answer.
+        let _ = self.reply.send(Done { result, attempts, queued, transcode });
+    }
+}
+
+/// How the first start of a slot went.
+pub(super) type FirstStart = mpsc::Sender<Result<Inventory, StartError>>;
+
+/// Runs until the pool stops.
+pub(super) async fn supervise(shared: Arc<Shared>, slot: usize, first: FirstStart) {
+    let mut first = Some(first);
+    let mut in_vain: u32 = 0;
+    loop {
+        let life = live(&shared, slot, &mut first).await;
+        if shared.stop.is_cancelled() {
+            return;
+        }
+        shared.observer.worker_restarted(life.cause);
+        if life.worked {
+            in_vain = 0;
+            continue;
+        }
+        let pause = PAUSE.saturating_mul(1 << in_vain.min(16)).min(PAUSE_MAX);
+        in_vain = in_vain.saturating_add(1);
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = sleep(pause) => {}
+        }
+    }
+}
+
+struct Life {
+    /// Why it ended.
+    cause: &'static str,
+    /// Whether it came to a job.
+    worked: bool,
+}
+
+/// One worker, from its start to its end.
+async fn live(shared: &Shared, slot: usize, first: &mut Option<FirstStart>) -> Life {
+    let mut seat = shared.seat();
+    let started = start(shared, slot).await;
+    let mut child = match started {
+        Ok((child, inventory)) => {
+            tell(first, Ok(inventory));
+            child
+        }
+        Err(error) => {
+            let cause = error.code();
+            tell(first, Err(error));
+            return Life { cause, worked: false };
+        }
+    };
+    let mut worked = false;
+    let cause = loop {
+        seat.set(State::Idle);
+        let (ticket, entry) = tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => break "closed",
+            () = child.misbehaved() => break "idle_exit",
+            next = shared.queue.pop() => next,
+        };
+        shared.queue_changed();
+        if entry.reply.is_closed() {
+            continue;
+        }
+        worked = true;
+        seat.set(State::Busy);
+        if let Some(cause) = work(shared, slot, &mut child, ticket, entry).await {
+            break cause;
+        }
+    };
+    tracing::debug!(slot, pid = child.pid(), cause, "worker recycled");
+    child.kill().await;
+    Life { cause, worked }
+}
+
+async fn start(shared: &Shared, slot: usize) -> Result<(Child, Inventory), StartError> {
+    let begun = Instant::now();
+    let started = match Child::spawn(&shared.config, slot) {
+        Err(error) => Err(StartError::Spawn(error)),
+        Ok(mut child) => {
+            let hello = tokio::select! {
+                biased;
+                () = shared.stop.cancelled() => Err(StartError::Closed),
+                hello = child.hello(shared.config.start_timeout) => hello,
+            };
+            match hello {
+                Ok(inventory) => Ok((child, inventory)),
+                Err(error) => {
+                    child.kill().await;
+                    Err(error)
+                }
+            }
+        }
+    };
+    match &started {
+        Ok((child, _)) => tracing::debug!(slot, pid = child.pid(), took = ?begun.elapsed(), "worker ready"),
+        Err(StartError::Closed) => {}
+        Err(error) => tracing::error!(slot, cause = error.code(), %error, "worker did not start"),
+    }
+    started
+}
+
+fn tell(first: &mut Option<FirstStart>, result: Result<Inventory, StartError>) {
+    if let Some(first) = first.take() {
+        // There is room for one word from each slot; nobody listens once one worker has started.
+        let _ = first.try_send(result);
+    }
+}
+
+/// Has the worker do the job, and says what came of it. Some(cause) where the worker is of no further use.
+async fn work(
+    shared: &Shared,
+    slot: usize,
+    child: &mut Child,
+    ticket: Ticket,
+    mut entry: Entry,
+) -> Option<&'static str> {
+    let started = Instant::now();
+    let threads = if entry.job.threads == 0 { shared.threads() } else { entry.job.threads };
+    entry.attempts += 1;
+    entry.queued += started - entry.since;
+    let result = tokio::select! {
+        biased;
+        () = shared.stop.cancelled() => Err(Failure::new(FailureCode::Closed, "the pool is closing")),
+        () = entry.reply.closed() => return Some("cancelled"),
+        result = child.perform(&entry.job, threads, &shared.config) => result,
+    };
+    entry.transcode += started.elapsed();
+    let failure = match result {
+        Ok(outcome) => {
+            entry.answer(Ok(outcome));
+            return None;
+        }
+        Err(failure) => failure,
+    };
+    let cause = failure.code.code();
+    tracing::warn!(
+        slot,
+        pid = child.pid(),
+        job = entry.job.id,
+        seq = entry.job.seq,
+        attempt = entry.attempts,
+        cause,
+        message = %failure.message.escape_debug(),
+        "job failed"
+    );
+    settle(shared, ticket, entry, failure);
+    Some(cause)
+}
+
+/// Tries a failed job again, or answers it.
+fn settle(shared: &Shared, ticket: Ticket, mut entry: Entry, failure: Failure) {
+    if is_kill(failure.code) {
+        entry.kills += 1;
+    }
+    if failure.code.retryable() && entry.attempts < MAX_ATTEMPTS {
+        entry.since = Instant::now();
+        let media = media(&entry.job);
+        match shared.queue.push_back_in_turn(ticket, entry, media) {
+            Ok(()) => shared.queue_changed(),
+            Err(entry) => entry.answer(Err(failure)),
+        }
+    } else if entry.kills >= MAX_ATTEMPTS {
+        let message = format!("two workers died of it, the second by {}: {}", failure.code.code(), failure.message);
+        entry.answer(Err(Failure::new(FailureCode::Poison, message)));
+    } else {
+        entry.answer(Err(failure));
+    }
+}
+
+/// Failures in which the worker did not come to a word of its own.
+fn is_kill(code: FailureCode) -> bool {
+    matches!(code, FailureCode::WorkerDied | FailureCode::WorkerTimeout | FailureCode::WorkerProtocol)
+}

@@ -1,0 +1,242 @@
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::media::{Audio, AudioCodec, Chroma, Colour, Format, Sync, TrackId, Video, VideoCodec};
+
+const VIDEO: TrackId = TrackId(1);
+const AUDIO: TrackId = TrackId(2);
+
+fn video_track(codec: VideoCodec, timescale: u32) -> Track {
+    let video = Video {
+        codec,
+        config: Bytes::new(),
+        codec_string: String::new(),
+        width: 320,
+        height: 180,
+        sample_aspect: (1, 1),
+        rotation: 0,
+        bit_depth: 8,
+        chroma: Chroma::C420,
+        colour: Colour::default(),
+        interlaced: false,
+        frame_rate: None,
+    };
+    Track { id: VIDEO, timescale: Timescale::new(timescale).unwrap(), language: None, format: Format::Video(video) }
+}
+
+fn audio_track(timescale: u32) -> Track {
+    let audio = Audio {
+        codec: AudioCodec::Opus,
+        config: Bytes::new(),
+        codec_string: String::new(),
+        sample_rate: 48_000,
+        channels: 2,
+    };
+    Track { id: AUDIO, timescale: Timescale::new(timescale).unwrap(), language: None, format: Format::Audio(audio) }
+}
+
+fn settings(target_ms: u32) -> Settings {
+    Settings { target_ms, max_ms: 60_000, max_frames: 10_000, max_bytes: 1 << 20, max_skew_ms: 10_000 }
+}
+
+fn picture(pts: i64, sync: Sync) -> AccessUnit {
+    let data = Bytes::from_static(&[0; 10]);
+    AccessUnit { track: VIDEO, pts: Ticks(pts), dts: Ticks(pts), duration: None, sync, data }
+}
+
+/// An Opus packet of 20 ms.
+fn sound(pts: i64) -> AccessUnit {
+    let data = Bytes::from_static(&[0xfc, 0xff, 0xfe]);
+    AccessUnit { track: AUDIO, pts: Ticks(pts), dts: Ticks(pts), duration: None, sync: Sync::Idr, data }
+}
+
+fn cut(settings: Settings, tracks: &Tracks<'_>, units: impl IntoIterator<Item = AccessUnit>) -> Vec<Segment> {
+    let mut segmenter = Segmenter::new(settings, tracks, 1, false);
+    let mut segments = Vec::new();
+    for unit in units {
+        segmenter.push(unit).unwrap();
+        segments.extend(std::iter::from_fn(|| segmenter.poll()));
+    }
+    segmenter.finish();
+    segments.extend(std::iter::from_fn(|| segmenter.poll()));
+    segments
+}
+
+fn only_video(track: &Track) -> Tracks<'_> {
+    Tracks { video: Some(track), audio: vec![] }
+}
+
+#[test]
+fn cuts_at_the_first_sync_sample_at_or_after_the_target() {
+    let track = video_track(VideoCodec::H264, 1000);
+    // Sync samples every 400 ms at 25 fps; a target of 1 s is reached at 1.2 s.
+    let units = (0..75).map(|n| picture(n * 40, if n % 10 == 0 { Sync::Idr } else { Sync::No }));
+    let segments = cut(settings(1000), &only_video(&track), units);
+    let ranges: Vec<_> = segments.iter().map(|segment| (segment.seq, segment.start.0, segment.end.0)).collect();
+    assert_eq!(ranges, [(1, 0, 1200), (2, 1200, 2400), (3, 2400, 3000)]);
+    assert!(segments[2].last && !segments[1].last);
+}
+
+#[test]
+fn a_cut_waits_for_the_leading_pictures_of_its_sync_sample_and_gives_them_to_the_segment_before() {
+    let track = video_track(VideoCodec::H265, 1000);
+    let mut units: Vec<_> = (0..25).map(|n| picture(n * 40, if n == 0 { Sync::Idr } else { Sync::No })).collect();
+    // Sync sample at 1080, two leading pictures presented before it, then what trails.
+    units.push(picture(1080, Sync::Idr));
+    units.extend([picture(1000, Sync::No), picture(1040, Sync::No)]);
+    units.extend((28..40).map(|n| picture(n * 40, Sync::No)));
+    let segments = cut(settings(1000), &only_video(&track), units);
+    let counts: Vec<_> = segments.iter().map(|segment| segment.video.as_ref().unwrap().presented()).collect();
+    assert_eq!(counts, [27, 13]);
+    let first = segments[0].video.as_ref().unwrap();
+    assert_eq!(first.post_roll.iter().map(|unit| unit.pts.0).collect::<Vec<_>>(), [1080, 1000, 1040]);
+}
+
+#[test]
+fn the_last_picture_lasts_as_its_container_says_or_as_the_one_before() {
+    let track = video_track(VideoCodec::H264, 1000);
+    let mut units = vec![picture(0, Sync::Idr), picture(40, Sync::No), picture(90, Sync::No)];
+    assert_eq!(cut(settings(1000), &only_video(&track), units.clone())[0].end.0, 140);
+    units[2].duration = Some(Ticks(7));
+    assert_eq!(cut(settings(1000), &only_video(&track), units)[0].end.0, 97);
+}
+
+#[test]
+fn units_before_the_first_sync_sample_are_counted_and_left_out() {
+    let track = video_track(VideoCodec::H264, 1000);
+    let mut segmenter = Segmenter::new(settings(1000), &only_video(&track), 1, false);
+    for unit in [picture(0, Sync::No), picture(40, Sync::No), picture(80, Sync::Idr)] {
+        segmenter.push(unit).unwrap();
+    }
+    segmenter.finish();
+    assert_eq!((segmenter.undecodable(), segmenter.poll().unwrap().start.0), (2, 80));
+}
+
+#[test]
+fn a_stream_without_a_point_to_cut_ends_at_each_cap_and_never_grows() {
+    let track = video_track(VideoCodec::H264, 1000);
+    let long = Settings { max_ms: 500, ..settings(200) };
+    let many = Settings { max_frames: 10, ..settings(200) };
+    let big = Settings { max_bytes: 100, ..settings(200) };
+    for settings in [long, many, big] {
+        let mut segmenter = Segmenter::new(settings, &only_video(&track), 1, false);
+        let error =
+            (0..30).find_map(|n| segmenter.push(picture(n * 40, if n == 0 { Sync::Idr } else { Sync::No })).err());
+        assert_eq!(error.unwrap().code(), "gop_too_long");
+    }
+}
+
+#[test]
+fn sound_is_cut_on_the_grid_with_pre_roll_and_post_roll() {
+    let (video, audio) = (video_track(VideoCodec::H264, 90_000), audio_track(48_000));
+    let tracks = Tracks { video: Some(&video), audio: vec![&audio] };
+    let pictures = (0..100).map(|n| picture(n * 3600, if n % 25 == 0 { Sync::Idr } else { Sync::No }));
+    let sounds = (0..200).map(|n| sound(n * 960));
+    let segments = cut(settings(1000), &tracks, pictures.chain(sounds));
+    let windows: Vec<_> = segments.iter().map(|segment| segment.audio[0].window).collect();
+    assert_eq!(
+        windows.iter().map(|window| (window.start.0, window.end.0)).collect::<Vec<_>>(),
+        [(0, 48_000), (48_000, 96_000), (96_000, 144_000), (144_000, 192_000)]
+    );
+    let second = &segments[1].audio[0];
+    assert_eq!(second.units.first().unwrap().pts.0, 48_000);
+    assert!(second.pre_roll.first().unwrap().pts.0 <= 48_000 - 8 * 1024, "eight AAC frames before the cut");
+    assert!(second.post_roll.last().unwrap().pts.0 + 960 >= 96_000 + 2 * 1024, "two AAC frames after the cut");
+    assert!(segments[3].audio[0].post_roll.is_empty());
+}
+
+#[test]
+fn rounded_timestamps_of_sound_are_put_back_on_the_grid_and_a_real_gap_is_kept() {
+    let audio = audio_track(1000);
+    let tracks = Tracks { video: None, audio: vec![&audio] };
+    // Packets of 20 ms, told 1 ms early or late; then a hole of 300 ms.
+    let jittered = (0..10).map(|n| sound(n * 20 + [0, 1, -1][n as usize % 3].max(-n)));
+    let later = (10..20).map(|n| sound(n * 20 + 300));
+    let segments = cut(settings(10_000), &tracks, jittered.chain(later));
+    let times: Vec<_> = segments[0].audio[0].units.iter().map(|unit| unit.pts.0).collect();
+    let expected: Vec<_> = (0..10).map(|n| n * 960).chain((10..20).map(|n| n * 960 + 14_400)).collect();
+    assert_eq!(times, expected);
+}
+
+#[test]
+fn a_segment_waits_for_lagging_sound_but_not_for_ever() {
+    let (video, audio) = (video_track(VideoCodec::H264, 1000), audio_track(48_000));
+    let tracks = Tracks { video: Some(&video), audio: vec![&audio] };
+    let settings = Settings { max_skew_ms: 3000, ..settings(1000) };
+    let mut segmenter = Segmenter::new(settings, &tracks, 1, false);
+    for n in 0..100 {
+        segmenter.push(picture(n * 40, if n % 25 == 0 { Sync::Idr } else { Sync::No })).unwrap();
+    }
+    assert!(segmenter.poll().is_none(), "one second of video without its sound");
+    for n in 0..60 {
+        segmenter.push(sound(n * 960)).unwrap();
+    }
+    assert_eq!(segmenter.poll().map(|segment| segment.seq), Some(1));
+    assert!(segmenter.poll().is_none());
+    for n in 100..150 {
+        segmenter.push(picture(n * 40, if n % 25 == 0 { Sync::Idr } else { Sync::No })).unwrap();
+    }
+    assert_eq!(segmenter.poll().map(|segment| segment.seq), Some(2), "the video is more than 3 s ahead");
+}
+
+#[test]
+fn sound_alone_is_cut_at_its_own_units() {
+    let audio = audio_track(48_000);
+    let tracks = Tracks { video: None, audio: vec![&audio] };
+    let segments = cut(settings(1000), &tracks, (0..120).map(|n| sound(n * 960)));
+    let ranges: Vec<_> = segments.iter().map(|segment| (segment.start.0, segment.end.0)).collect();
+    assert_eq!(ranges, [(0, 48_000), (48_000, 96_000), (96_000, 115_200)]);
+    assert!(segments.iter().all(|segment| segment.video.is_none()));
+}
+
+proptest! {
+    /// Whatever the GOPs, the reordering and the interleaving: each picture and each sound is in exactly one segment's
+    /// window, and the windows follow each other without gap or overlap.
+    #[test]
+    fn every_unit_is_in_exactly_one_window(
+        gops in prop::collection::vec(1usize..40, 1..20),
+        b_frames in 0usize..4,
+        target in 200u32..3000,
+        skew in 0usize..60,
+    ) {
+        let (video, audio) = (video_track(VideoCodec::H264, 12_800), audio_track(48_000));
+        let tracks = Tracks { video: Some(&video), audio: vec![&audio] };
+        let mut pictures = Vec::new();
+        let mut base = 0;
+        for gop in gops {
+            let mut order: Vec<usize> = vec![0];
+            let mut next = 1;
+            while next < gop {
+                let anchor = (next + b_frames).min(gop - 1);
+                order.push(anchor);
+                order.extend(next..anchor);
+                next = anchor + 1;
+            }
+            pictures.extend(order.iter().map(|&n| {
+                picture((base + n as i64) * 512, if n == 0 { Sync::Idr } else { Sync::No })
+            }));
+            base += gop as i64;
+        }
+        let frames = pictures.len();
+        let sounds: Vec<_> = (0..base * 2).map(|n| sound(n * 960)).collect();
+        // Two sounds a picture, ahead by `skew` pictures.
+        let mut units = Vec::new();
+        let mut sound = sounds.iter().cloned();
+        units.extend(sound.by_ref().take(2 * skew));
+        for picture in pictures {
+            units.push(picture);
+            units.extend(sound.by_ref().take(2));
+        }
+        let segments = cut(settings(target), &tracks, units);
+        let presented: u64 = segments.iter().map(|segment| segment.video.as_ref().unwrap().presented()).sum();
+        prop_assert_eq!(presented, frames as u64);
+        let heard: usize = segments.iter().map(|segment| segment.audio[0].units.len()).sum();
+        prop_assert_eq!(heard, sounds.len());
+        for pair in segments.windows(2) {
+            prop_assert_eq!(pair[0].end, pair[1].start);
+            prop_assert_eq!(pair[0].audio[0].window.end, pair[1].audio[0].window.start);
+            prop_assert_eq!(pair[0].seq + 1, pair[1].seq);
+        }
+    }
+}

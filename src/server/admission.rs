@@ -1,0 +1,58 @@
+//! Who gets in: a session holds a place for its whole life.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::ops::Readiness;
+use super::problem::Problem;
+use crate::telemetry::metrics::{Held, Metrics};
+
+/// Counts sessions in and out.
+#[derive(Clone)]
+pub struct Admission {
+    places: Arc<Semaphore>,
+    most: usize,
+    draining: CancellationToken,
+    metrics: Metrics,
+    readiness: Readiness,
+}
+
+/// A session's place; given back when dropped.
+pub struct Admitted {
+    _place: OwnedSemaphorePermit,
+    _counted: Held,
+    readiness: Readiness,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.readiness.set_full(false);
+    }
+}
+
+impl Admission {
+    /// `draining`: cancelled when no new session may come in.
+    pub fn new(most: usize, draining: CancellationToken, metrics: Metrics, readiness: Readiness) -> Self {
+        Self { places: Arc::new(Semaphore::new(most)), most, draining, metrics, readiness }
+    }
+
+    /// `Problem` is 503 with Retry-After while the service is full or closing.
+    pub fn admit(&self) -> Result<Admitted, Problem> {
+        if self.draining.is_cancelled() {
+            self.metrics.session_rejected("closing");
+            return Err(Problem::new("closing", "the service is shutting down; connect again"));
+        }
+        match self.places.clone().try_acquire_owned() {
+            Ok(place) => {
+                self.readiness.set_full(self.places.available_permits() == 0);
+                Ok(Admitted { _place: place, _counted: self.metrics.session(), readiness: self.readiness.clone() })
+            }
+            Err(_) => {
+                self.metrics.session_rejected("full");
+                Err(Problem::new("full", format!("all {} sessions are taken", self.most)))
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The whole service, put together: ports, pool, sessions; and taken apart again.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::admission::Admission;
+use super::ops;
+use super::router::{App, router};
+use crate::config::Config;
+use crate::media::demux;
+use crate::pool::{self, Observer, Pool, Workers};
+use crate::session::{Context, Scratch, Settings};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::WorkerState;
+use crate::{ladder, segment};
+
+/// Most outputs in a session.
+const MAX_OUTPUTS: usize = 16;
+
+/// Why the service could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("can't listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("signals can't be watched: {0}")]
+    Signals(io::Error),
+    #[error("the path of this program is not known: {0}")]
+    Program(io::Error),
+    #[error(transparent)]
+    Pool(#[from] pool::StartError),
+}
+
+/// A running service.
+pub struct Service {
+    /// Of the API.
+    pub address: SocketAddr,
+    /// Of health and metrics.
+    pub ops_address: SocketAddr,
+    readiness: ops::Readiness,
+    pool: Pool,
+    drain: Duration,
+    /// Tells sessions to come to an end, and the public port to close.
+    shutdown: CancellationToken,
+    /// The public port's connections and sessions.
+    tracker: TaskTracker,
+    /// The ops port answers until all else is over.
+    ops_shutdown: CancellationToken,
+}
+
+impl Service {
+    /// Binds both ports, then starts the workers; the ops port answers meanwhile.
+    pub async fn start(config: Config, environment: Vec<(OsString, OsString)>) -> Result<Self, StartError> {
+        let (listener, address) = bind(config.listen).await?;
+        let (ops_listener, ops_address) = bind(config.ops_listen).await?;
+        let metrics = Metrics::new(config.scratch.bytes);
+        let readiness = ops::Readiness::new();
+        let ops_shutdown = CancellationToken::new();
+        // Its tasks end with the token; nothing of theirs is worth waiting for.
+        let ops_tracker = TaskTracker::new();
+        let ops_router = ops::router(readiness.clone(), metrics.clone());
+        ops_tracker.spawn(super::serve(ops_listener, ops_router, ops_shutdown.clone(), ops_tracker.clone()));
+
+        let pool = Pool::start(workers(&config, environment)?, Arc::new(Gauges(metrics.clone()))).await?;
+        let missing = &pool.inventory().missing;
+        if !missing.is_empty() {
+            tracing::warn!(elements = ?missing, "elements are missing");
+        }
+        let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let app = App {
+            context: Arc::new(Context {
+                pool: pool.clone(),
+                metrics: metrics.clone(),
+                settings: settings(&config),
+                scratch: Scratch::new(config.scratch.dir.clone(), config.scratch.bytes),
+            }),
+            admission: Admission::new(config.max_sessions, shutdown.clone(), metrics, readiness.clone()),
+            draining: shutdown.clone(),
+            tracker: tracker.clone(),
+            config: Arc::new(config),
+        };
+        let drain = app.config.sessions.drain;
+        tracker.spawn(super::serve(listener, router(app), shutdown.clone(), tracker.clone()));
+        readiness.started();
+        tracing::info!(listen = %address, ops_listen = %ops_address, "ready");
+        Ok(Self { address, ops_address, readiness, pool, drain, shutdown, tracker, ops_shutdown })
+    }
+
+    /// Takes no new work, lets what is in flight come to its end for as long as the configuration says, and closes.
+    pub async fn stop(self) {
+        self.readiness.drain();
+        self.shutdown.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(self.drain, self.tracker.wait()).await.is_err() {
+            tracing::warn!(tasks = self.tracker.len(), "drain timed out");
+        }
+        self.pool.close().await;
+        self.ops_shutdown.cancel();
+    }
+}
+
+/// The workers are this very program.
+fn workers(config: &Config, environment: Vec<(OsString, OsString)>) -> Result<pool::Config, StartError> {
+    // The running program even where its file has been replaced meanwhile.
+    let program = PathBuf::from("/proc/self/exe");
+    let program = if program.exists() { program } else { std::env::current_exe().map_err(StartError::Program)? };
+    Ok(pool::Config {
+        workers: config.workers,
+        queue_jobs: config.queue_jobs,
+        args: vec!["worker".into()],
+        env: pool::worker_env(environment),
+        start_timeout: config.clocks.start,
+        progress_timeout: config.clocks.progress,
+        wall_timeout: config.clocks.wall,
+        ..pool::Config::new(program, config.cpus)
+    })
+}
+
+fn settings(config: &Config) -> Settings {
+    let segments = &config.segments;
+    let max_bytes = segments.max_bytes as usize;
+    Settings {
+        segment: segment::Settings {
+            target_ms: segments.segment_ms,
+            max_ms: segments.max_gop.as_millis() as u32,
+            max_frames: segments.max_frames as usize,
+            max_bytes,
+            max_skew_ms: 0,
+        },
+        ladder: ladder::Limits { max_pixels: u64::from(segments.max_pixels), max_outputs: MAX_OUTPUTS },
+        demux: demux::Limits { unit_bytes: max_bytes.min(demux::Limits::default().unit_bytes), ..Default::default() },
+        in_flight: config.segments_in_flight,
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bound = async {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bound.await.map_err(|source| StartError::Listen { address, source })
+}
+
+/// What the pool tells, as metrics.
+struct Gauges(Metrics);
+
+impl Observer for Gauges {
+    fn workers(&self, workers: Workers) {
+        self.0.set_workers(WorkerState::Starting, workers.starting);
+        self.0.set_workers(WorkerState::Idle, workers.idle);
+        self.0.set_workers(WorkerState::Busy, workers.busy);
+    }
+
+    fn worker_restarted(&self, cause: &'static str) {
+        self.0.worker_restarted(cause);
+        // A worker that can't start is a fault of this instance; one that dies of a job is not.
+        if cause.starts_with("start_") {
+            self.0.health_checked(false);
+        }
+    }
+
+    fn queue(&self, jobs: usize, media: Duration) {
+        self.0.set_queue(jobs, media);
+    }
+}

@@ -1,0 +1,345 @@
+//! GET /v1/stream: a session over a WebSocket.
+//!
+//! [`read_ahead`] is the one reader of the socket. It takes a bounded number of bytes ahead of the session, so that
+//! pings and a client's going are noticed while the session waits; when that is full, TCP holds the client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite;
+
+use super::admission::Admitted;
+use super::problem::Problem;
+use super::router::App;
+use crate::ladder::{self, Refused, Request};
+use crate::protocol::{self, ClientMessage, ErrorMessage, Ready, SUBPROTOCOL, ServerMessage, SessionLimits, Start};
+use crate::session::{self, Caller, Ended, Fatal, Gone, Incoming, Outgoing, Outlet, Wanted};
+use crate::telemetry::metrics::{Direction, Operation, Origin};
+
+/// Messages that are read ahead of the session.
+const AHEAD_MESSAGES: usize = 64;
+/// How long a client may take to answer a close before the connection is cut.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Target lengths that a client may ask for, milliseconds.
+const SEGMENT_MS: std::ops::RangeInclusive<u32> = 200..=30_000;
+
+/// Upgrades, where there is room.
+pub async fn upgrade(
+    State(app): State<App>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Response {
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(rejection) => return Problem::new("bad_request", rejection.body_text()).into_response(),
+    };
+    if !offers_subprotocol(&headers) {
+        return Problem::new("bad_request", format!("offer the subprotocol {SUBPROTOCOL}")).into_response();
+    }
+    let admitted = match app.admission.admit() {
+        Ok(admitted) => admitted,
+        Err(problem) => return problem.into_response(),
+    };
+    let origin = origin(&headers);
+    let most = app.config.sessions.message_bytes as usize;
+    let upgrade = upgrade.protocols([SUBPROTOCOL]).max_message_size(most).max_frame_size(most);
+    let tracker = app.tracker.clone();
+    upgrade.on_upgrade(move |socket| tracker.track_future(run(app, socket, origin, admitted)))
+}
+
+/// Load tests say so, and are counted apart.
+pub(super) fn origin(headers: &HeaderMap) -> Origin {
+    match headers.get("segmill-origin").map(|value| value.as_bytes()) {
+        Some(b"loadtest") => Origin::Loadtest,
+        _ => Origin::Client,
+    }
+}
+
+fn offers_subprotocol(headers: &HeaderMap) -> bool {
+    let offered = headers.get_all("sec-websocket-protocol").iter().filter_map(|value| value.to_str().ok());
+    offered.flat_map(|list| list.split(',')).any(|name| name.trim() == SUBPROTOCOL)
+}
+
+async fn run(app: App, socket: WebSocket, origin: Origin, _admitted: Admitted) {
+    let (sink, mut stream) = socket.split();
+    let id = uuid::Uuid::now_v7();
+    let span = tracing::info_span!("session", session = %id);
+    let mut socket = Socket { sink, app: app.clone(), slow: false };
+    let ended = tracing::Instrument::instrument(converse(&app, &mut socket, &mut stream, id, origin), span).await;
+    let (code, reason) = match &ended {
+        _ if socket.slow => (protocol::close_code("slow_client"), "slow_client"),
+        Ended::Done(_) => (1000, "done"),
+        Ended::Fatal(fatal) => (protocol::close_code(fatal.code), fatal.code),
+        Ended::Gone => (1000, "gone"),
+    };
+    tracing::info!(session = %id, code, reason, "session ended");
+    let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
+    let closing = async {
+        // What the client still sends is read and dropped: a reset would take what it has not read yet.
+        if socket.sink.send(Message::Close(Some(frame))).await.is_ok() {
+            while let Some(Ok(_)) = stream.next().await {}
+        }
+    };
+    // Past the time-out the connection is simply dropped.
+    let _ = timeout(CLOSE_TIMEOUT, closing).await;
+}
+
+/// From `start` to the last message.
+async fn converse(
+    app: &App,
+    socket: &mut Socket,
+    stream: &mut SplitStream<WebSocket>,
+    id: uuid::Uuid,
+    origin: Origin,
+) -> Ended {
+    let config = &app.config;
+    let limits = SessionLimits {
+        message_bytes: config.sessions.message_bytes,
+        segment_bytes: config.segments.max_bytes,
+        max_session_s: config.sessions.max_session.as_secs(),
+    };
+    let server = concat!("segmill/", env!("CARGO_PKG_VERSION")).to_owned();
+    let ready = ServerMessage::Ready(Ready { session: id.to_string(), server, limits });
+    if socket.send(Outgoing::Message(ready)).await.is_err() {
+        return Ended::Gone;
+    }
+    let wanted = match timeout(config.sessions.start_timeout, first_message(stream)).await {
+        Ok(Ok(start)) => check(start, app),
+        Ok(Err(First::Gone)) => return Ended::Gone,
+        Ok(Err(First::Bad(fatal))) => Err(fatal),
+        Err(_) => Err(Fatal::new("start_timeout", "no start message came in time")),
+    };
+    let wanted = match wanted {
+        Ok(wanted) => wanted,
+        Err(fatal) => return socket.refuse(fatal).await,
+    };
+    let (ahead, session_end) = mpsc::channel(AHEAD_MESSAGES);
+    let bytes = Arc::new(Semaphore::new(read_ahead_bytes(config.sessions.message_bytes)));
+    let incoming = stream::unfold(session_end, |mut ahead: mpsc::Receiver<Ahead>| async move {
+        let (next, _bytes) = ahead.recv().await?;
+        Some((next, ahead))
+    });
+    let caller = Caller { op: Operation::Stream, origin };
+    let session = session::run(app.context.clone(), caller, wanted, incoming, socket);
+    tokio::select! {
+        biased;
+        ended = session => ended,
+        () = read_ahead(app, stream, ahead, bytes) => {
+            app.context.metrics.error("client_gone");
+            Ended::Gone
+        }
+    }
+}
+
+/// A message for the session, and its share of the bytes that may be read ahead.
+type Ahead = (Result<Incoming, Fatal>, Option<OwnedSemaphorePermit>);
+
+fn read_ahead_bytes(message_bytes: u64) -> usize {
+    4 * message_bytes as usize
+}
+
+/// Reads the socket until the client has gone. After an error or the end of the input it reads on, and drops.
+async fn read_ahead(app: &App, stream: &mut SplitStream<WebSocket>, ahead: mpsc::Sender<Ahead>, bytes: Arc<Semaphore>) {
+    let mut ahead = Some(ahead);
+    loop {
+        let next = tokio::select! {
+            next = timeout(app.config.sessions.idle_timeout, stream.next()) => next,
+            () = app.draining.cancelled(), if ahead.is_some() => {
+                hand_over(&mut ahead, Err(Fatal::new("closing", "the service is shutting down")), None).await;
+                continue;
+            }
+        };
+        let message = match next {
+            Ok(Some(Ok(Message::Close(_))) | None) => return,
+            Ok(Some(message)) => message,
+            Err(_) if ahead.is_none() => continue,
+            Err(_) => {
+                hand_over(&mut ahead, Err(Fatal::new("idle_timeout", "the client sent nothing for too long")), None)
+                    .await;
+                continue;
+            }
+        };
+        let message = match message {
+            Ok(message) => message,
+            Err(error) if ahead.is_none() || !is_too_big(&error) => return,
+            Err(_) => {
+                let most = app.config.sessions.message_bytes;
+                let fatal = Fatal::new("message_too_big", format!("a message is at most {most} bytes"));
+                hand_over(&mut ahead, Err(fatal), None).await;
+                std::future::pending().await
+            }
+        };
+        if ahead.is_none() {
+            continue;
+        }
+        match incoming(message) {
+            Ok(Some(Incoming::Media(media))) => {
+                app.context.metrics.message(Direction::In, media.len());
+                let share = bytes.clone().acquire_many_owned(media.len() as u32).await.ok();
+                hand_over(&mut ahead, Ok(Incoming::Media(media)), share).await;
+            }
+            Ok(Some(Incoming::Finish)) => {
+                hand_over(&mut ahead, Ok(Incoming::Finish), None).await;
+                ahead = None;
+            }
+            Ok(None) => {}
+            Err(fatal) => hand_over(&mut ahead, Err(fatal), None).await,
+        }
+    }
+}
+
+/// An error is the last thing that the session hears.
+async fn hand_over(
+    ahead: &mut Option<mpsc::Sender<Ahead>>,
+    next: Result<Incoming, Fatal>,
+    share: Option<OwnedSemaphorePermit>,
+) {
+    let last = next.is_err();
+    if let Some(sender) = ahead {
+        // The session may have ended: then there is nothing left to hand over to.
+        let _ = sender.send((next, share)).await;
+    }
+    if last {
+        *ahead = None;
+    }
+}
+
+/// What a message means to the session; None where nothing.
+fn incoming(message: Message) -> Result<Option<Incoming>, Fatal> {
+    match message {
+        Message::Binary(mut data) => match data.first() {
+            Some(0) => Ok(Some(Incoming::Media(data.split_off(1)))),
+            Some(channel) => Err(Fatal::new("bad_message", format!("channel {channel} is not in use"))),
+            None => Err(Fatal::new("bad_message", "a binary message starts with its channel")),
+        },
+        Message::Text(text) => match parse(&text)? {
+            ClientMessage::Finish { channel: 0 } => Ok(Some(Incoming::Finish)),
+            ClientMessage::Finish { channel } => {
+                Err(Fatal::new("bad_message", format!("channel {channel} is not in use")))
+            }
+            ClientMessage::Ack { .. } => Ok(None),
+            ClientMessage::Start(_) => Err(Fatal::new("bad_message", "the session has started already")),
+        },
+        Message::Ping(_) | Message::Pong(_) | Message::Close(_) => Ok(None),
+    }
+}
+
+enum First {
+    Gone,
+    Bad(Fatal),
+}
+
+async fn first_message(stream: &mut SplitStream<WebSocket>) -> Result<Start, First> {
+    loop {
+        match stream.next().await {
+            Some(Ok(Message::Text(text))) => match parse(&text).map_err(First::Bad)? {
+                ClientMessage::Start(start) => return Ok(start),
+                _ => return Err(First::Bad(Fatal::new("bad_message", "the first message must be start"))),
+            },
+            Some(Ok(Message::Binary(_))) => {
+                return Err(First::Bad(Fatal::new("bad_message", "the first message must be start")));
+            }
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            Some(Err(error)) if is_too_big(&error) => {
+                return Err(First::Bad(Fatal::new("message_too_big", "the message is too big")));
+            }
+            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(First::Gone),
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<ClientMessage, Fatal> {
+    serde_json::from_str(text).map_err(|error| Fatal::new("bad_message", format!("the message can't be read: {error}")))
+}
+
+fn check(start: Start, app: &App) -> Result<Wanted, Fatal> {
+    check_segment_ms(start.segment_ms)?;
+    let request = match start.outputs {
+        None => Request::Auto,
+        Some(outputs) => {
+            ladder::check_request(&outputs, app.context.settings.ladder)?;
+            Request::Outputs(outputs)
+        }
+    };
+    Ok(Wanted { container: start.input.container, mode: start.mode, segment_ms: start.segment_ms, request })
+}
+
+/// The bounds of a client's own target length.
+pub(super) fn check_segment_ms(ms: Option<u32>) -> Result<(), Refused> {
+    match ms {
+        Some(ms) if !SEGMENT_MS.contains(&ms) => {
+            let message = format!("segment_ms is {} to {}", SEGMENT_MS.start(), SEGMENT_MS.end());
+            Err(Refused { code: "bad_message", message, output: None })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The errors of axum wrap those of tungstenite.
+fn is_too_big(error: &axum::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<tungstenite::Error>());
+    matches!(source, Some(tungstenite::Error::Capacity(_)))
+}
+
+/// The socket's writing half.
+struct Socket {
+    sink: SplitSink<WebSocket, Message>,
+    app: App,
+    /// The client did not take what was sent to it in time.
+    slow: bool,
+}
+
+impl Socket {
+    async fn refuse(&mut self, fatal: Fatal) -> Ended {
+        self.app.context.metrics.error(fatal.code);
+        let error = ErrorMessage {
+            code: fatal.code.to_owned(),
+            message: fatal.message.clone(),
+            fatal: true,
+            retryable: false,
+            seq: None,
+            output: fatal.output.clone(),
+        };
+        // The close that follows says the code again.
+        let _ = self.send(Outgoing::Message(ServerMessage::Error(error))).await;
+        Ended::Fatal(fatal)
+    }
+}
+
+impl Outlet for &mut Socket {
+    async fn send(&mut self, outgoing: Outgoing) -> Result<(), Gone> {
+        Socket::send(self, outgoing).await
+    }
+}
+
+impl Socket {
+    /// Returns when the last byte has been handed to the operating system.
+    async fn send(&mut self, outgoing: Outgoing) -> Result<(), Gone> {
+        let message = match outgoing {
+            Outgoing::Message(message) => {
+                let text = serde_json::to_string(&message).expect("messages hold only strings and numbers");
+                Message::Text(text.into())
+            }
+            Outgoing::Binary(header, payload) => {
+                let message = protocol::encode_binary(&header, &payload);
+                self.app.context.metrics.message(Direction::Out, message.len());
+                Message::Binary(message)
+            }
+        };
+        match timeout(self.app.config.sessions.write_timeout, self.sink.send(message)).await {
+            Ok(sent) => sent.map_err(|_| Gone),
+            Err(_) => {
+                self.slow = true;
+                Err(Gone)
+            }
+        }
+    }
+}

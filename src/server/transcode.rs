@@ -1,0 +1,212 @@
+//! POST (or PUT, as `curl -T` does) /v1/transcode: a whole file or a live stream in, one output out as it is made.
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use super::problem::Problem;
+use super::router::App;
+use super::{body, stream};
+use crate::job::Preset;
+use crate::ladder::{self, Request};
+use crate::protocol::{
+    AudioChoice, AudioRequest, BinaryHeader, Done, InputContainer, Mode, Output, OutputContainer, ServerMessage,
+    VideoChoice, VideoRequest,
+};
+use crate::session::{Caller, Outgoing, Wanted};
+use crate::telemetry::metrics::Operation;
+
+/// The trailer that carries [`Done`] as JSON.
+const SUMMARY: HeaderName = HeaderName::from_static("segmill-summary");
+
+/// What to make of the body. Unknown parameters are errors.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Parameters {
+    /// Of the input; default `auto`.
+    #[serde(default)]
+    pub input: InputContainer,
+    /// Of the output; default `cmaf`.
+    #[serde(default)]
+    pub container: OutputContainer,
+    /// Video codec, default `h264`; `none` leaves the video out.
+    #[serde(default)]
+    pub codec: VideoParameter,
+    pub width: Option<u32>,
+    pub height: Option<u32>,
+    pub crf: Option<u8>,
+    pub max_kbps: Option<u32>,
+    pub preset: Option<Preset>,
+    /// Audio codec, default `aac`; `none` leaves the sound out.
+    #[serde(default)]
+    pub audio: AudioParameter,
+    /// Of the audio.
+    pub kbps: Option<u32>,
+    pub channels: Option<u16>,
+    pub sample_rate: Option<u32>,
+    /// Which of the source's audio tracks, from 0.
+    #[serde(default)]
+    pub track: u32,
+    pub segment_ms: Option<u32>,
+}
+
+/// [`VideoChoice`], or nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum VideoParameter {
+    None,
+    Copy,
+    #[default]
+    H264,
+    H265,
+    Vp9,
+    Av1,
+}
+
+/// [`AudioChoice`], or nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AudioParameter {
+    None,
+    Copy,
+    #[default]
+    Aac,
+    Opus,
+}
+
+/// Answers when the first bytes of the output are there: until then a refusal still has its own status.
+pub async fn transcode(
+    State(app): State<App>,
+    headers: HeaderMap,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+    request_body: Body,
+) -> Response {
+    match respond(&app, &headers, parameters, request_body).await {
+        Ok(response) => response,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn respond(
+    app: &App,
+    headers: &HeaderMap,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+    request_body: Body,
+) -> Result<Response, Problem> {
+    let Query(parameters) = parameters.map_err(|rejection| Problem::new("bad_request", rejection.body_text()))?;
+    let wanted = wanted(parameters, app)?;
+    let admitted = app.admission.admit()?;
+    let caller = Caller { op: Operation::Transcode, origin: stream::origin(headers) };
+    let (mut messages, _ended) = body::start(app, caller, wanted, body::incoming(app, request_body), admitted);
+    let mut first = Vec::new();
+    let mime = loop {
+        match messages.recv().await {
+            Some(Outgoing::Binary(header, payload)) => {
+                first.push(payload);
+                match header {
+                    BinaryHeader::Init(init) => break init.mime,
+                    BinaryHeader::Segment(_) => break "video/mp2t".to_owned(),
+                }
+            }
+            Some(Outgoing::Message(ServerMessage::Error(error))) if error.fatal => {
+                return Err(Problem::new(&error.code, error.message));
+            }
+            Some(Outgoing::Message(ServerMessage::Done(_))) | None => {
+                return Err(Problem::new("no_media", "nothing came out"));
+            }
+            Some(Outgoing::Message(_)) => {}
+        }
+    };
+    let trailers = headers.get_all(header::TE).iter().any(|te| te.to_str().is_ok_and(|te| te.contains("trailers")));
+    let frames = futures_util::stream::unfold(Some((first, messages)), next_frame);
+    let mut response = Response::new(Body::new(StreamBody::new(frames)));
+    let mime = HeaderValue::from_str(&mime).unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    response.headers_mut().insert(header::CONTENT_TYPE, mime);
+    if trailers {
+        response.headers_mut().insert(header::TRAILER, HeaderValue::from_static("segmill-summary"));
+    }
+    Ok(response)
+}
+
+type Flow = Option<(Vec<Bytes>, mpsc::Receiver<Outgoing>)>;
+
+/// The next bytes of the output; the trailer last. A session that ends early breaks the body off, so that a client
+/// can't take a part for the whole.
+async fn next_frame(flow: Flow) -> Option<(Result<Frame<Bytes>, std::io::Error>, Flow)> {
+    let (mut first, mut messages) = flow?;
+    if let Some(bytes) = first.pop() {
+        return Some((Ok(Frame::data(bytes)), Some((first, messages))));
+    }
+    loop {
+        match messages.recv().await {
+            Some(Outgoing::Binary(_, payload)) => return Some((Ok(Frame::data(payload)), Some((first, messages)))),
+            Some(Outgoing::Message(ServerMessage::Done(done))) => return Some((Ok(trailer(&done)), None)),
+            Some(Outgoing::Message(ServerMessage::Error(error))) => {
+                return Some((Err(std::io::Error::other(format!("{}: {}", error.code, error.message))), None));
+            }
+            Some(Outgoing::Message(_)) => {}
+            None => return Some((Err(std::io::Error::other("the session ended early")), None)),
+        }
+    }
+}
+
+fn trailer(done: &Done) -> Frame<Bytes> {
+    let json = serde_json::to_string(done).expect("a summary holds only strings and numbers");
+    let value = HeaderValue::from_str(&json).unwrap_or(HeaderValue::from_static("{}"));
+    Frame::trailers(HeaderMap::from_iter([(SUMMARY, value)]))
+}
+
+fn wanted(parameters: Parameters, app: &App) -> Result<Wanted, Problem> {
+    let video = match parameters.codec {
+        VideoParameter::None => None,
+        VideoParameter::Copy => Some(VideoChoice::Copy),
+        VideoParameter::H264 => Some(VideoChoice::H264),
+        VideoParameter::H265 => Some(VideoChoice::H265),
+        VideoParameter::Vp9 => Some(VideoChoice::Vp9),
+        VideoParameter::Av1 => Some(VideoChoice::Av1),
+    };
+    let audio = match parameters.audio {
+        AudioParameter::None => None,
+        AudioParameter::Copy => Some(AudioChoice::Copy),
+        AudioParameter::Aac => Some(AudioChoice::Aac),
+        AudioParameter::Opus => Some(AudioChoice::Opus),
+    };
+    let output = Output {
+        name: "out".to_owned(),
+        container: parameters.container,
+        video: video.map(|codec| VideoRequest {
+            codec,
+            width: parameters.width,
+            height: parameters.height,
+            crf: parameters.crf,
+            max_kbps: parameters.max_kbps,
+            preset: parameters.preset,
+        }),
+        audio: audio.map(|codec| AudioRequest {
+            codec,
+            kbps: parameters.kbps,
+            channels: parameters.channels,
+            sample_rate: parameters.sample_rate,
+            track: parameters.track,
+        }),
+    };
+    let outputs = [output];
+    ladder::check_request(&outputs, app.context.settings.ladder)
+        .and_then(|()| stream::check_segment_ms(parameters.segment_ms))
+        .map_err(|refused| Problem::new(refused.code, refused.message))?;
+    let [output] = outputs;
+    Ok(Wanted {
+        container: parameters.input,
+        mode: Mode::File,
+        segment_ms: parameters.segment_ms,
+        request: Request::OfWhatIsThere(output),
+    })
+}

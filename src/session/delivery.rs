@@ -1,0 +1,242 @@
+//! The second half of a session: waits for the segments in order, muxes them, sends them, writes the receipts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::Receiver;
+use tokio::time::Instant;
+
+use super::intake::{Pending, Slot};
+use super::output::{Output, Rendered};
+use super::work::Made;
+use super::{Caller, Context, Ended, Fatal, Gone, Outgoing, Outlet};
+use crate::job::{Failure, FailureCode};
+use crate::ladder::Plan;
+use crate::media::{Ticks, Timescale};
+use crate::protocol::{Done, ErrorMessage, Receipt, SegmentError, SegmentOutcome, ServerMessage};
+use crate::telemetry::metrics::Direction;
+
+/// Sends until the queue's end has been told, or the client has gone.
+pub(super) async fn run(
+    context: Arc<Context>,
+    caller: Caller,
+    mut slots: Receiver<Slot>,
+    mut notices: Receiver<ServerMessage>,
+    outlet: impl Outlet,
+) -> Ended {
+    let mut delivery = Delivery {
+        context,
+        caller,
+        outlet,
+        outputs: Vec::new(),
+        done: Done { segments: 0, frames_in: 0, frames_out: BTreeMap::new(), failed: 0, degraded: 0 },
+    };
+    let ended = loop {
+        let slot = tokio::select! {
+            biased;
+            Some(notice) = notices.recv() => match delivery.message(notice).await {
+                Ok(()) => continue,
+                Err(Gone) => break Ended::Gone,
+            },
+            slot = slots.recv() => slot,
+        };
+        let sent = match slot {
+            Some(Slot::Plan(plan, tracks)) => {
+                delivery.plan(&plan);
+                delivery.message(ServerMessage::Tracks(*tracks)).await.map_err(|Gone| Ended::Gone)
+            }
+            Some(Slot::Segment(pending)) => delivery.segment(*pending, &mut notices).await,
+            Some(Slot::End(Ok(()))) => break delivery.finish().await,
+            Some(Slot::End(Err(fatal))) => Err(Ended::Fatal(fatal)),
+            None => Err(Ended::Fatal(Fatal::new("internal", "the session's intake ended without a word"))),
+        };
+        if let Err(ended) = sent {
+            break ended;
+        }
+    };
+    delivery.close(ended).await
+}
+
+struct Delivery<O> {
+    context: Arc<Context>,
+    caller: Caller,
+    outlet: O,
+    outputs: Vec<Output>,
+    done: Done,
+}
+
+impl<O: Outlet> Delivery<O> {
+    fn plan(&mut self, plan: &Arc<Plan>) {
+        self.outputs.truncate(plan.outputs.len());
+        for output in &mut self.outputs {
+            output.replan(plan.clone());
+        }
+        for index in self.outputs.len()..plan.outputs.len() {
+            self.outputs.push(Output::new(plan.clone(), index));
+        }
+        for output in plan.outputs.iter().filter(|output| output.video.is_some()) {
+            self.done.frames_out.entry(output.name.clone()).or_default();
+        }
+    }
+
+    /// One segment: its new inits, its media, its receipt.
+    async fn segment(&mut self, mut pending: Pending, notices: &mut Receiver<ServerMessage>) -> Result<(), Ended> {
+        let made = loop {
+            tokio::select! {
+                biased;
+                Some(notice) = notices.recv() => self.message(notice).await.map_err(|Gone| Ended::Gone)?,
+                made = &mut pending.made => break made,
+            }
+        };
+        let made = made.unwrap_or_else(|error| lost(&pending, &error.to_string()));
+        let delivering = Instant::now();
+        let mut receipt = self.open_receipt(&pending, &made);
+        let mut failure = None;
+        let mut outputs = std::mem::take(&mut self.outputs);
+        for output in &mut outputs {
+            match output.render(&pending, &made) {
+                Ok(Some(rendered)) => {
+                    self.send(&mut receipt, output, rendered).await.map_err(|Gone| Ended::Gone)?;
+                }
+                Ok(None) => {}
+                Err(reason) => {
+                    let name = output.planned().map(|planned| planned.name.clone());
+                    failure.get_or_insert((name, reason));
+                }
+            }
+        }
+        self.outputs = outputs;
+        let (latency, metrics) = (pending.complete_at.elapsed(), self.context.metrics.clone());
+        receipt.latency_ms = latency.as_millis() as u64;
+        if let Some((output, reason)) = failure {
+            self.failed(&mut receipt, output, &reason).await?;
+        }
+        let Caller { op, origin } = self.caller;
+        metrics.segment_done(op, receipt.outcome, origin, latency);
+        if made.attempts > 0 {
+            metrics.segment_queued(op, made.queued);
+            metrics.segment_transcoded(op, made.transcode);
+        }
+        metrics.segment_delivered(op, delivering.elapsed());
+        metrics.frames(Direction::In, receipt.frames_in);
+        metrics.frames(Direction::Out, receipt.frames_out.values().sum());
+        self.done.segments += 1;
+        self.done.frames_in += receipt.frames_in;
+        for (name, frames) in &receipt.frames_out {
+            *self.done.frames_out.entry(name.clone()).or_default() += frames;
+        }
+        self.message(ServerMessage::Receipt(receipt)).await.map_err(|Gone| Ended::Gone)?;
+        drop((pending.place, pending.counted));
+        Ok(())
+    }
+
+    fn open_receipt(&self, pending: &Pending, made: &Made) -> Receipt {
+        let segment = &pending.segment;
+        let millis = Timescale::new(1000).expect("1000 is not 0");
+        let ms = |at: Ticks| at.nearest(segment.timescale, millis).0;
+        Receipt {
+            seq: segment.seq,
+            start_ms: ms(segment.start),
+            duration_ms: ms(segment.end) - ms(segment.start),
+            frames_in: segment.video.as_ref().map_or(0, |cut| cut.presented()),
+            frames_out: BTreeMap::new(),
+            audio_samples: BTreeMap::new(),
+            queued_ms: made.queued.as_millis() as u64,
+            transcode_ms: made.transcode.as_millis() as u64,
+            latency_ms: 0,
+            cpu_ms: made.cpu.as_millis() as u64,
+            attempts: made.attempts,
+            outcome: SegmentOutcome::Ok,
+            degraded: Vec::new(),
+            error: None,
+        }
+    }
+
+    async fn send(&mut self, receipt: &mut Receipt, output: &Output, rendered: Rendered) -> Result<(), Gone> {
+        if let Some((header, payload)) = rendered.init {
+            self.outlet.send(Outgoing::Binary(header, payload)).await?;
+        }
+        self.outlet.send(Outgoing::Binary(rendered.header, rendered.media)).await?;
+        let name = output.planned().map(|planned| planned.name.clone()).unwrap_or_default();
+        if let Some(frames) = rendered.frames {
+            receipt.frames_out.insert(name.clone(), frames);
+        }
+        if let Some(samples) = rendered.audio_samples {
+            receipt.audio_samples.insert(name, samples);
+        }
+        Ok(())
+    }
+
+    /// Says the failure in the receipt and in an error. Where nothing has gone well so far and the media is at fault,
+    /// the session ends: the rest of it would fare no better.
+    async fn failed(&mut self, receipt: &mut Receipt, output: Option<String>, reason: &Failure) -> Result<(), Ended> {
+        let code = reason.code.code();
+        receipt.outcome = SegmentOutcome::Failed;
+        receipt.error = Some(SegmentError { code: code.to_owned(), message: reason.message.clone() });
+        self.done.failed += 1;
+        self.context.metrics.error(code);
+        tracing::warn!(seq = receipt.seq, code, reason = %reason.message, "segment failed");
+        let at_fault =
+            matches!(reason.code, FailureCode::BadMedia | FailureCode::UnsupportedCodec | FailureCode::Poison);
+        if at_fault && self.done.failed == self.done.segments + 1 {
+            return Err(Ended::Fatal(Fatal { code, message: reason.message.clone(), output }));
+        }
+        let error = ErrorMessage {
+            code: code.to_owned(),
+            message: reason.message.clone(),
+            fatal: false,
+            retryable: reason.code.retryable(),
+            seq: Some(receipt.seq),
+            output,
+        };
+        self.message(ServerMessage::Error(error)).await.map_err(|Gone| Ended::Gone)
+    }
+
+    async fn finish(&mut self) -> Ended {
+        let done = self.done.clone();
+        match self.message(ServerMessage::Done(done.clone())).await {
+            Ok(()) => Ended::Done(done),
+            Err(Gone) => Ended::Gone,
+        }
+    }
+
+    /// The last word, where it is not `done`.
+    async fn close(mut self, ended: Ended) -> Ended {
+        match &ended {
+            Ended::Done(_) => {}
+            Ended::Gone => self.context.metrics.error("client_gone"),
+            Ended::Fatal(fatal) => {
+                self.context.metrics.error(fatal.code);
+                let error = ErrorMessage {
+                    code: fatal.code.to_owned(),
+                    message: fatal.message.clone(),
+                    fatal: true,
+                    retryable: matches!(fatal.code, "internal" | "full" | "closing" | "scratch_failed"),
+                    seq: None,
+                    output: fatal.output.clone(),
+                };
+                // The client may have gone meanwhile; the error is in the metrics and logs all the same.
+                let _ = self.message(ServerMessage::Error(error)).await;
+            }
+        }
+        ended
+    }
+
+    async fn message(&mut self, message: ServerMessage) -> Result<(), Gone> {
+        self.outlet.send(Outgoing::Message(message)).await
+    }
+}
+
+/// A segment whose work ended without an answer: said, never silent.
+fn lost(pending: &Pending, reason: &str) -> Made {
+    let failure = || Failure::new(FailureCode::PipelineFailed, format!("the segment's work was lost: {reason}"));
+    Made {
+        video: pending.segment.video.as_ref().map(|_| Err(failure())),
+        audio: pending.segment.audio.iter().map(|_| Some(Err(failure()))).collect(),
+        queued: Duration::ZERO,
+        transcode: Duration::ZERO,
+        cpu: Duration::ZERO,
+        attempts: 1,
+    }
+}

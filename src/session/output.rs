@@ -1,0 +1,283 @@
+//! One output: what was made or copied of a segment → its media, and a new init where the set-up has changed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::intake::Pending;
+use super::work::Made;
+use crate::job::{Encoded, Failure, FailureCode};
+use crate::ladder::{AudioTarget, Plan, PlannedOutput, Source};
+use crate::media::mux::{OutTrack, Part, Sample, cmaf, ts};
+use crate::media::{self, AudioCodec, Format, Sync, Ticks, Timescale, Video, VideoCodec, codec};
+use crate::protocol::{BinaryHeader, InitHeader, OutputContainer, SegmentHeader};
+use crate::segment::{Cut, Segment};
+
+/// An output's state from segment to segment.
+pub(super) struct Output {
+    plan: Arc<Plan>,
+    index: usize,
+    init: u32,
+    tracks: Vec<OutTrack>,
+    writer: Option<ts::Writer>,
+}
+
+/// What an output sends for a segment.
+pub(super) struct Rendered {
+    pub init: Option<(BinaryHeader, Bytes)>,
+    pub header: BinaryHeader,
+    pub media: Bytes,
+    /// Pictures, where there is video.
+    pub frames: Option<u64>,
+    /// Samples a channel, where there is audio.
+    pub audio_samples: Option<u64>,
+}
+
+/// One track of the segment, ready to be muxed.
+struct Lane {
+    format: Format,
+    timescale: Timescale,
+    language: Option<String>,
+    samples: Vec<Sample>,
+    start: Ticks,
+    end: Ticks,
+}
+
+impl Output {
+    pub fn new(plan: Arc<Plan>, index: usize) -> Self {
+        Self { plan, index, init: 0, tracks: Vec::new(), writer: None }
+    }
+
+    /// Another set-up: the next segment brings a new init where it differs.
+    pub fn replan(&mut self, plan: Arc<Plan>) {
+        self.plan = plan;
+    }
+
+    pub fn planned(&self) -> Option<&PlannedOutput> {
+        self.plan.outputs.get(self.index)
+    }
+
+    /// None where the output has no media in this segment.
+    pub fn render(&mut self, pending: &Pending, made: &Made) -> Result<Option<Rendered>, Failure> {
+        let plan = self.plan.clone();
+        let Some(planned) = plan.outputs.get(self.index) else { return Ok(None) };
+        let segment = &pending.segment;
+        let video = planned.video.map(|source| video_lane(&plan, source, segment, made)).transpose()?.flatten();
+        let audio = planned.audio.map(|(track, source)| audio_lane(&plan, track, source, segment, made));
+        let audio = audio.transpose()?.flatten();
+        let video_frames = video.as_ref().map(|lane| lane.samples.len() as u64);
+        let audio_samples = audio.as_ref().map(|lane| (lane.end - lane.start).0.max(0) as u64);
+        let lanes: Vec<Lane> = video.into_iter().chain(audio).filter(|lane| !lane.samples.is_empty()).collect();
+        let Some(first) = lanes.first() else { return Ok(None) };
+
+        let tracks = self.out_tracks(planned, &lanes, segment)?;
+        let new_set_up = tracks != self.tracks;
+        if new_set_up {
+            self.tracks = tracks;
+        }
+        let mut init = None;
+        let media = match planned.container {
+            OutputContainer::Cmaf => {
+                if new_set_up {
+                    self.init += 1;
+                    let header = InitHeader {
+                        output: planned.name.clone(),
+                        id: self.init,
+                        mime: cmaf::mime(&self.tracks),
+                        timescale: self.tracks.first().map_or(first.timescale, |track| track.timescale).get(),
+                    };
+                    init = Some((BinaryHeader::Init(header), cmaf::init(&self.tracks).map_err(unmuxable)?));
+                }
+                cmaf::segment(segment.seq as u32, &parts(&self.tracks, &lanes)).map_err(unmuxable)?
+            }
+            OutputContainer::Ts => {
+                if new_set_up || self.writer.is_none() {
+                    self.writer = Some(ts::Writer::new(self.tracks.clone()).map_err(unmuxable)?);
+                }
+                let parts = parts(&self.tracks, &lanes);
+                match &mut self.writer {
+                    Some(writer) => writer.segment(&parts).map_err(unmuxable)?,
+                    None => return Ok(None),
+                }
+            }
+        };
+        let header = SegmentHeader {
+            seq: segment.seq,
+            output: planned.name.clone(),
+            init: (planned.container == OutputContainer::Cmaf).then_some(self.init),
+            start: first.start.0,
+            duration: (first.end - first.start).0,
+            timescale: first.timescale.get(),
+            frames: first.samples.len() as u64,
+            bytes: media.len() as u64,
+            sha256: hex(&Sha256::digest(&media)),
+            independent: first.samples.first().is_some_and(|sample| sample.sync),
+            discontinuity: segment.discontinuity || (new_set_up && self.init > 1),
+        };
+        let header = BinaryHeader::Segment(header);
+        Ok(Some(Rendered { init, header, media, frames: video_frames, audio_samples }))
+    }
+
+    /// The tracks of the output: those in the segment, and those of its plan that are silent in it.
+    fn out_tracks(&self, planned: &PlannedOutput, lanes: &[Lane], segment: &Segment) -> Result<Vec<OutTrack>, Failure> {
+        let mut tracks = Vec::new();
+        let mut number = 0;
+        for is_video in [true, false] {
+            let wanted = if is_video { planned.video.is_some() } else { planned.audio.is_some() };
+            if !wanted {
+                continue;
+            }
+            number += 1;
+            let of_kind = |format: &Format| matches!(format, Format::Video(_)) == is_video;
+            let lane = lanes.iter().find(|lane| of_kind(&lane.format));
+            let known = self.tracks.iter().find(|track| of_kind(&track.format)).filter(|_| !segment.discontinuity);
+            let track = match (lane, known) {
+                (Some(lane), _) => OutTrack {
+                    number,
+                    timescale: lane.timescale,
+                    language: lane.language.clone(),
+                    format: lane.format.clone(),
+                },
+                (None, Some(known)) => known.clone(),
+                // A track that has not begun: sound can be described before it comes, pictures can't.
+                (None, None) => match planned.audio.filter(|_| !is_video) {
+                    Some((index, source)) => {
+                        let (format, timescale, language) = audio_format(&self.plan, index, source)?;
+                        OutTrack { number, timescale, language, format }
+                    }
+                    None => continue,
+                },
+            };
+            tracks.push(track);
+        }
+        Ok(tracks)
+    }
+}
+
+fn parts<'a>(tracks: &'a [OutTrack], lanes: &'a [Lane]) -> Vec<Part<'a>> {
+    let part = |track: &'a OutTrack| {
+        let lane = lanes.iter().find(|lane| lane.format == track.format)?;
+        Some(Part { track, samples: &lane.samples, end: lane.end })
+    };
+    tracks.iter().filter_map(part).collect()
+}
+
+fn video_lane(plan: &Plan, source: Source, segment: &Segment, made: &Made) -> Result<Option<Lane>, Failure> {
+    let (Some(planned), Some(cut)) = (&plan.video, &segment.video) else { return Ok(None) };
+    let (format, samples) = match source {
+        Source::Copy => (planned.source.clone(), copied(cut)),
+        Source::Rendition(index) => {
+            let encoded = encoded(made.video.as_ref(), index)?;
+            let Some(spec) = planned.renditions.get(index) else { return Ok(None) };
+            let mut format = video_format(spec.codec, encoded)?;
+            format.rotation = planned.source.rotation;
+            (format, samples(encoded))
+        }
+    };
+    Ok(Some(Lane {
+        format: Format::Video(format),
+        timescale: planned.track.timescale,
+        language: planned.track.language.clone(),
+        samples,
+        start: cut.window.start,
+        end: cut.window.end,
+    }))
+}
+
+fn audio_lane(
+    plan: &Plan,
+    track: usize,
+    source: Source,
+    segment: &Segment,
+    made: &Made,
+) -> Result<Option<Lane>, Failure> {
+    let Some(cut) = segment.audio.get(track) else { return Ok(None) };
+    let samples = match source {
+        Source::Copy => copied(cut),
+        Source::Rendition(index) => match made.audio.get(track) {
+            Some(None) | None => return Ok(None),
+            Some(outcome) => samples(encoded(outcome.as_ref(), index)?),
+        },
+    };
+    let (format, timescale, language) = audio_format(plan, track, source)?;
+    let (Some(first), Some(last)) = (samples.first(), samples.last()) else { return Ok(None) };
+    let start = first.pts;
+    let end = match source {
+        Source::Copy => cut.units.last().map_or(start, |unit| unit.pts + unit.duration.unwrap_or_default()),
+        Source::Rendition(_) => last.pts + Ticks(frame_samples(&format)),
+    };
+    Ok(Some(Lane { format, timescale, language, samples, start, end }))
+}
+
+/// What an audio rendition is, known before its first frame has been made.
+fn audio_format(plan: &Plan, track: usize, source: Source) -> Result<(Format, Timescale, Option<String>), Failure> {
+    let unknown = || Failure::new(FailureCode::PipelineFailed, "no such audio track in the plan");
+    let planned = plan.audio.get(track).ok_or_else(unknown)?;
+    let audio = match source {
+        Source::Copy => planned.source.clone(),
+        Source::Rendition(index) => match planned.renditions.get(index).ok_or_else(unknown)? {
+            AudioTarget { codec: AudioCodec::Opus, channels, sample_rate, .. } => {
+                codec::opus::audio_from_dops(&codec::opus::dops(*channels, 0, *sample_rate)).map_err(unmuxable)?
+            }
+            AudioTarget { channels, sample_rate, .. } => {
+                let config = codec::aac::low_complexity(*sample_rate, *channels).map_err(unmuxable)?;
+                codec::aac::audio(&config).map_err(unmuxable)?
+            }
+        },
+    };
+    let timescale = Timescale::new(audio.sample_rate).unwrap_or(planned.track.timescale);
+    Ok((Format::Audio(audio), timescale, planned.track.language.clone()))
+}
+
+fn frame_samples(format: &Format) -> i64 {
+    match format {
+        Format::Audio(audio) if audio.codec == AudioCodec::Opus => 960,
+        _ => 1024,
+    }
+}
+
+/// Read from the coded set-up itself, never from what the worker says of it.
+fn video_format(codec: VideoCodec, encoded: &Encoded) -> Result<Video, Failure> {
+    let first = encoded.samples.first().map(|sample| &sample.data[..]).unwrap_or_default();
+    let video = match codec {
+        VideoCodec::H264 => codec::h264::ParameterSets::from_avcc(&encoded.config).and_then(|(sets, _)| sets.video()),
+        VideoCodec::H265 => codec::h265::ParameterSets::from_hvcc(&encoded.config).and_then(|(sets, _)| sets.video()),
+        VideoCodec::Vp9 => codec::vp9::video(first),
+        VideoCodec::Av1 => codec::av1::video(first),
+        VideoCodec::Vp8 | VideoCodec::Mpeg2 => Err(media::Error::UnsupportedCodec("not an output codec".into())),
+    };
+    video.map_err(|error| Failure::new(FailureCode::WorkerProtocol, format!("encoded set-up: {error}")))
+}
+
+fn encoded(outcome: Option<&Result<crate::job::Outcome, Failure>>, index: usize) -> Result<&Encoded, Failure> {
+    match outcome {
+        Some(Ok(outcome)) => outcome
+            .renditions
+            .get(index)
+            .ok_or_else(|| Failure::new(FailureCode::WorkerProtocol, "a rendition is missing")),
+        Some(Err(failure)) => Err(failure.clone()),
+        None => Err(Failure::new(FailureCode::PipelineFailed, "nothing was made")),
+    }
+}
+
+fn samples(encoded: &Encoded) -> Vec<Sample> {
+    let sample =
+        |sample: &crate::job::EncodedSample| Sample { pts: sample.pts, sync: sample.sync, data: sample.data.clone() };
+    encoded.samples.iter().map(sample).collect()
+}
+
+fn copied(cut: &Cut) -> Vec<Sample> {
+    let sample =
+        |unit: &media::AccessUnit| Sample { pts: unit.pts, sync: unit.sync != Sync::No, data: unit.data.clone() };
+    cut.units.iter().map(sample).collect()
+}
+
+fn unmuxable(error: media::Error) -> Failure {
+    let code = if error.code() == "bad_media" { FailureCode::BadMedia } else { FailureCode::PipelineFailed };
+    Failure::new(code, error.to_string())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

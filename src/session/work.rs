@@ -1,0 +1,154 @@
+//! From a segment to its jobs: what the pool is asked for, and what came of it.
+
+use std::time::Duration;
+
+use crate::job::{AudioSpec, Failure, Job, Outcome, Work};
+use crate::ladder::{AudioTarget, Plan};
+use crate::media::{Ticks, Timescale};
+use crate::pool::{Done, Pool};
+use crate::segment::{Cut, Segment};
+
+/// What is pinned for a whole session, so that every segment's encoders make the same set-up.
+#[derive(Debug, Default)]
+pub(super) struct Planner {
+    frame_rate: Option<(u32, u32)>,
+    /// By audio track: where the grid starts, once the track has.
+    origins: Vec<Option<Origin>>,
+    next_id: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Origin {
+    /// In samples of the source.
+    at: Ticks,
+    rate: Timescale,
+}
+
+/// The jobs of one segment.
+#[derive(Debug)]
+pub(super) struct Jobs {
+    pub video: Option<Job>,
+    /// By audio track of the plan; None where nothing is to be transcoded.
+    pub audio: Vec<Option<Job>>,
+}
+
+/// What came of a segment's jobs.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub video: Option<Result<Outcome, Failure>>,
+    pub audio: Vec<Option<Result<Outcome, Failure>>>,
+    pub queued: Duration,
+    pub transcode: Duration,
+    pub cpu: Duration,
+    pub attempts: u32,
+}
+
+impl Planner {
+    pub fn jobs(&mut self, plan: &Plan, segment: &Segment) -> Jobs {
+        let video = plan.video.as_ref().zip(segment.video.as_ref()).filter(|(video, _)| !video.renditions.is_empty());
+        let video = video.map(|(video, cut)| {
+            let hint = video.source.frame_rate;
+            let estimate = || estimate_rate(cut, segment.timescale).or(hint).unwrap_or((30, 1));
+            let frame_rate = *self.frame_rate.get_or_insert_with(estimate);
+            let work = Work::Video { frame_rate, renditions: video.renditions.clone() };
+            self.job(segment.seq, video.track.clone(), cut, work)
+        });
+        let audio = plan.audio.iter().zip(&segment.audio).enumerate().map(|(index, (audio, cut))| {
+            if audio.renditions.is_empty() {
+                return None;
+            }
+            let mut track = audio.track.clone();
+            track.timescale = Timescale::new(audio.source.sample_rate)?;
+            self.origins.resize(plan.audio.len(), None);
+            if self.origins[index].is_none() && !cut.units.is_empty() {
+                self.origins[index] = Some(Origin { at: cut.window.start, rate: track.timescale });
+            }
+            let origin = self.origins[index]?;
+            let specs = audio.renditions.iter().map(|target| grid(target, origin, cut, segment.last));
+            let renditions: Vec<AudioSpec> = specs.collect();
+            if renditions.iter().all(|spec| spec.frames == 0) {
+                return None;
+            }
+            Some(self.job(segment.seq, track, cut, Work::Audio { renditions }))
+        });
+        let audio = audio.collect();
+        Jobs { video, audio }
+    }
+
+    fn job(&mut self, seq: u64, track: crate::media::Track, cut: &Cut, work: Work) -> Job {
+        self.next_id += 1;
+        let units = cut.all().cloned().collect();
+        Job { id: self.next_id, seq, track, units, window: cut.window, work, threads: 0 }
+    }
+}
+
+impl Jobs {
+    /// Runs all jobs side by side.
+    pub async fn run(self, pool: &Pool) -> Made {
+        let run = |job: Option<Job>| async move {
+            match job {
+                Some(job) => Some(pool.run(job).await),
+                None => None,
+            }
+        };
+        let audio = futures_util::future::join_all(self.audio.into_iter().map(run));
+        let (video, audio) = tokio::join!(run(self.video), audio);
+        let all = || audio.iter().chain([&video]).flatten();
+        let cpu = |done: &Done| done.result.as_ref().map_or(0, |outcome| outcome.stats.cpu_us);
+        Made {
+            queued: all().map(|done| done.queued).max().unwrap_or_default(),
+            transcode: all().map(|done| done.transcode).max().unwrap_or_default(),
+            cpu: Duration::from_micros(all().map(cpu).sum()),
+            attempts: all().map(|done| done.attempts).max().unwrap_or_default(),
+            video: video.map(|done| done.result),
+            audio: audio.into_iter().map(|done| done.map(|done| done.result)).collect(),
+        }
+    }
+}
+
+/// Which frames of a rendition start inside the cut's window. Neighbouring windows share their boundary, and so do
+/// their frames: none is made twice, none is left out.
+fn grid(target: &AudioTarget, origin: Origin, cut: &Cut, last: bool) -> AudioSpec {
+    let mut spec = AudioSpec {
+        codec: target.codec,
+        bit_rate: target.bit_rate,
+        channels: target.channels,
+        sample_rate: target.sample_rate,
+        origin: 0,
+        first_frame: 0,
+        frames: 0,
+    };
+    let rate = Timescale::new(target.sample_rate).unwrap_or(origin.rate);
+    spec.origin = origin.at.floor(origin.rate, rate).0;
+    let (grid, frame_samples) = (spec.origin, spec.frame_samples());
+    let frame = |at: Ticks| {
+        let samples = at.ceil(origin.rate, rate).0.saturating_sub(grid).max(0);
+        samples / frame_samples + i64::from(samples % frame_samples != 0)
+    };
+    spec.first_frame = frame(cut.window.start);
+    let decoded_end = cut.units.last().map(|unit| unit.pts + unit.duration.unwrap_or_default());
+    let end = if last { decoded_end.unwrap_or(cut.window.start).max(cut.window.start) } else { cut.window.end };
+    spec.frames = u32::try_from(frame(end) - spec.first_frame).unwrap_or(0);
+    spec
+}
+
+/// Frames a second of what was cut, as the standard rate nearest to it.
+fn estimate_rate(cut: &Cut, timescale: Timescale) -> Option<(u32, u32)> {
+    const STANDARD: [(u32, u32); 9] =
+        [(24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1), (50, 1), (60000, 1001), (60, 1), (120, 1)];
+    let mut times: Vec<i64> = cut.units.iter().map(|unit| unit.pts.0).collect();
+    times.sort_unstable();
+    let (first, last) = (times.first()?, times.last()?);
+    let span = last - first;
+    if span <= 0 {
+        return None;
+    }
+    let rate = (times.len() as f64 - 1.0) * f64::from(timescale.get()) / span as f64;
+    let distance = |&(n, d): &(u32, u32)| (f64::from(n) / f64::from(d) / rate - 1.0).abs();
+    let nearest = STANDARD.into_iter().min_by(|a, b| distance(a).total_cmp(&distance(b)))?;
+    if distance(&nearest) < 0.004 {
+        Some(nearest)
+    } else {
+        Some(((rate * 1000.0).round().clamp(1.0, 1e6) as u32, 1000))
+    }
+}

@@ -1,0 +1,162 @@
+//! One run of a pipeline: feed it, wait for its end on the bus, tell whose fault an error was.
+//!
+//! What the elements are is decided by [`super::video`] and [`super::audio`].
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+
+use crate::job::{Failure, FailureCode};
+
+/// Where the pipeline's threads leave the first thing that went wrong.
+#[derive(Clone, Default)]
+pub struct Fault(Arc<Mutex<Option<Failure>>>);
+
+impl Fault {
+    /// Keeps the first failure.
+    pub fn set(&self, failure: Failure) {
+        let mut slot = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        slot.get_or_insert(failure);
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        match self.0.lock().unwrap_or_else(|e| e.into_inner()).take() {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An unbounded source of buffers in time format: a job is whole in memory before it starts.
+pub fn source(caps: &gst::Caps) -> gst_app::AppSrc {
+    gst_app::AppSrc::builder()
+        .name("source")
+        .caps(caps)
+        .format(gst::Format::Time)
+        .is_live(false)
+        .block(false)
+        .max_bytes(0)
+        .build()
+}
+
+/// A sink that takes buffers as fast as they come and keeps none; `take` runs on the pipeline's threads.
+pub fn sink(
+    caps: &gst::Caps,
+    fault: &Fault,
+    mut take: impl FnMut(&gst::Sample) -> Result<(), Failure> + Send + 'static,
+) -> gst_app::AppSink {
+    let fault = fault.clone();
+    let callbacks = gst_app::AppSinkCallbacks::builder()
+        .new_sample(move |sink| {
+            let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+            take(&sample).map(|()| gst::FlowSuccess::Ok).map_err(|failure| {
+                fault.set(failure);
+                gst::FlowError::Error
+            })
+        })
+        .build();
+    gst_app::AppSink::builder()
+        .caps(caps)
+        .sync(false)
+        .async_(false)
+        .enable_last_sample(false)
+        .callbacks(callbacks)
+        .build()
+}
+
+/// Plays `pipeline` on `buffers` until its end or its first error.
+///
+/// `decoder_spoke` tells whether the decoder has given a format: until then, a stream that can't be negotiated is the
+/// media's fault. After a failure the pipeline is left as it is, because stopping it can block for ever; the process
+/// is about to be ended by its parent.
+pub fn run(
+    pipeline: gst::Pipeline,
+    source: &gst_app::AppSrc,
+    buffers: impl Iterator<Item = gst::Buffer>,
+    fault: &Fault,
+    decoder_spoke: impl Fn() -> bool,
+) -> Result<(), Failure> {
+    let result = play(&pipeline, source, buffers, fault, decoder_spoke);
+    match result {
+        Ok(()) => {
+            let _ = pipeline.set_state(gst::State::Null);
+        }
+        Err(_) => std::mem::forget(pipeline),
+    }
+    result
+}
+
+fn play(
+    pipeline: &gst::Pipeline,
+    source: &gst_app::AppSrc,
+    buffers: impl Iterator<Item = gst::Buffer>,
+    fault: &Fault,
+    decoder_spoke: impl Fn() -> bool,
+) -> Result<(), Failure> {
+    let bus = pipeline.bus().ok_or_else(|| pipeline_failed("the pipeline has no bus"))?;
+    pipeline.set_state(gst::State::Playing).map_err(|_| pipeline_failed("the pipeline does not start"))?;
+    for buffer in buffers {
+        // A refused buffer means that the pipeline has failed: the bus says why.
+        if source.push_buffer(buffer).is_err() {
+            break;
+        }
+    }
+    let _ = source.end_of_stream();
+    let message = bus
+        .timed_pop_filtered(gst::ClockTime::NONE, &[gst::MessageType::Error, gst::MessageType::Eos])
+        .ok_or_else(|| pipeline_failed("the bus is flushing"))?;
+    fault.check()?;
+    match message.view() {
+        gst::MessageView::Error(error) => Err(blame(error, decoder_spoke())),
+        _ => Ok(()),
+    }
+}
+
+/// An error of the element called "decoder" is the media's fault, and so is a stream that no decoder took.
+fn blame(error: &gst::message::Error, decoder_spoke: bool) -> Failure {
+    let from = error.src().map(|src| src.name().to_string()).unwrap_or_default();
+    let detail = error.debug().map(|debug| debug.to_string()).unwrap_or_default();
+    let detail: String = detail.chars().take(300).collect();
+    let code = match from.as_str() {
+        "decoder" => FailureCode::BadMedia,
+        "source" if !decoder_spoke => FailureCode::BadMedia,
+        _ => FailureCode::PipelineFailed,
+    };
+    Failure::new(code, format!("{from}: {} ({detail})", error.error()))
+}
+
+/// Adds the elements to the pipeline and links each to the next.
+pub fn chain(pipeline: &gst::Pipeline, elements: &[&gst::Element]) -> Result<(), Failure> {
+    for element in elements {
+        if element.parent().is_none() {
+            pipeline.add(*element).map_err(|_| pipeline_failed("an element is in two pipelines"))?;
+        }
+    }
+    gst::Element::link_many(elements.iter().copied()).map_err(|_| {
+        let names: Vec<_> = elements.iter().map(|e| e.name().to_string()).collect();
+        pipeline_failed(format!("these don't link: {}", names.join(", ")))
+    })
+}
+
+/// A buffer that borrows `data`, without a copy.
+pub fn buffer(data: Bytes, pts: gst::ClockTime, duration: Option<gst::ClockTime>) -> gst::Buffer {
+    let mut buffer = gst::Buffer::from_slice(data);
+    let fields = buffer.get_mut().expect("a buffer just made has one owner");
+    fields.set_pts(pts);
+    fields.set_duration(duration);
+    buffer
+}
+
+/// The bytes of a sample's buffer.
+pub fn bytes(sample: &gst::Sample) -> Result<Bytes, Failure> {
+    let buffer = sample.buffer().ok_or_else(|| pipeline_failed("a sample without a buffer"))?;
+    let map = buffer.map_readable().map_err(|_| pipeline_failed("a buffer can't be read"))?;
+    Ok(Bytes::copy_from_slice(&map))
+}
+
+pub fn pipeline_failed(message: impl Into<String>) -> Failure {
+    Failure::new(FailureCode::PipelineFailed, message)
+}

@@ -1,0 +1,228 @@
+//! Decodes audio units and puts the samples where their units' times say.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_audio as gst_audio;
+
+use super::elements;
+use super::pcm::{self, Pcm};
+use super::pipeline::{self, Fault, pipeline_failed};
+use crate::job::{Failure, FailureCode, Job};
+use crate::media::{Audio, AudioCodec, Ticks, Timescale, codec};
+
+/// Decoded sound that one job may hold, bytes: over a minute of eight channels at 96 kHz.
+const MAX_DECODED: usize = 256 << 20;
+/// How far decoders' own arithmetic takes a time from the one it was given.
+const SLACK: gst::ClockTime = gst::ClockTime::from_useconds(1);
+
+/// A job's units as sound.
+pub struct Decoded {
+    /// Silent where nothing was decoded.
+    pub pcm: Pcm,
+    /// Hertz.
+    pub rate: u32,
+    pub positions: Vec<gst_audio::AudioChannelPosition>,
+    /// Samples a channel that the units inside the window should give.
+    pub expected: u64,
+    /// Samples a channel that were decoded inside the window.
+    pub covered: u64,
+}
+
+/// Decodes the job's units. `needed` tells which positions are wanted, once the decoded rate is known.
+pub fn decode(
+    job: &Job,
+    audio: &Audio,
+    needed: impl Fn(u32) -> Result<Range<i64>, Failure>,
+) -> Result<Decoded, Failure> {
+    let places = Places::new(job);
+    let chunks = if job.units.is_empty() { Vec::new() } else { chunks(job, audio, &places)? };
+    let (rate, positions) = match chunks.first() {
+        Some(chunk) => (chunk.info.rate(), positions(&chunk.info)),
+        None if job.units.is_empty() => (audio.sample_rate, pcm::usual_positions(usize::from(audio.channels.max(1)))),
+        None => return Err(Failure::new(FailureCode::BadMedia, "no sound was decoded")),
+    };
+    let timescale = Timescale::new(rate).ok_or_else(|| pipeline_failed("decoded sound without a rate"))?;
+    let at = |pts: Ticks| pts.nearest(job.track.timescale, timescale).0;
+    let window = at(job.window.start)..at(job.window.end);
+    let mut pcm = Pcm::silence(needed(rate)?, positions.len());
+    let (mut covered, mut next) = (0, window.start);
+    let swallowed = swallowed(audio.codec, job.units.len(), chunks.len());
+    for (index, chunk) in chunks.iter().enumerate() {
+        if chunk.info.rate() != rate || chunk.info.channels() as usize != positions.len() {
+            return Err(Failure::new(FailureCode::BadMedia, "the sound changes its format inside a segment"));
+        }
+        let start = match swallowed {
+            0 => places.find(chunk.time, rate, at),
+            _ => places.0.get(index + swallowed).map(|place| at(place.1)),
+        };
+        let Some(start) = start else { continue };
+        pcm.place(start, &chunk.samples);
+        let end = start.saturating_add((chunk.samples.len() / positions.len()) as i64).min(window.end);
+        covered += end.saturating_sub(start.max(next)).max(0) as u64;
+        next = next.max(end);
+    }
+    let expected = expected(job, audio, rate, &window, at);
+    Ok(Decoded { pcm, rate, positions, expected, covered })
+}
+
+/// Units at the start that gave no sound. libavcodec drops the priming of streams that name libfaac as their encoder,
+/// and GStreamer then gives each later chunk the time of the unit before it: the chunks are counted from the end.
+fn swallowed(codec: AudioCodec, units: usize, chunks: usize) -> usize {
+    if codec == AudioCodec::Aac { units.saturating_sub(chunks) } else { 0 }
+}
+
+/// Where the units lie: what GStreamer is told, and their presentation time, in order.
+struct Places(Vec<(gst::ClockTime, Ticks)>);
+
+impl Places {
+    fn new(job: &Job) -> Self {
+        let first = job.units.iter().map(|unit| unit.pts).min().unwrap_or_default();
+        let mut places: Vec<_> =
+            job.units.iter().map(|unit| (nanoseconds((unit.pts - first).0, job.track.timescale), unit.pts)).collect();
+        places.sort_unstable();
+        Self(places)
+    }
+
+    fn of(&self, pts: Ticks) -> Option<gst::ClockTime> {
+        self.0.binary_search_by_key(&pts, |place| place.1).ok().and_then(|n| self.0.get(n)).map(|place| place.0)
+    }
+
+    /// The absolute position of sound that came with `time`: that of the unit it is of, and how far into it.
+    fn find(&self, time: gst::ClockTime, rate: u32, at: impl Fn(Ticks) -> i64) -> Option<i64> {
+        let after = self.0.partition_point(|place| place.0 <= time + SLACK);
+        let &(unit_time, pts) = self.0.get(after.checked_sub(1)?)?;
+        let into = u128::from(time.saturating_sub(unit_time).nseconds()) * u128::from(rate);
+        let into = i64::try_from((into + 500_000_000) / 1_000_000_000).ok()?;
+        Some(at(pts).saturating_add(into))
+    }
+}
+
+/// What the decoder gave at once.
+struct Chunk {
+    time: gst::ClockTime,
+    info: gst_audio::AudioInfo,
+    /// Interleaved.
+    samples: Vec<f32>,
+}
+
+fn chunks(job: &Job, audio: &Audio, places: &Places) -> Result<Vec<Chunk>, Failure> {
+    let name = elements::choose(elements::audio_decoders(audio.codec), &format!("{:?} decoder", audio.codec))?;
+    let decoder = elements::make(name)?;
+    decoder.set_property("name", "decoder");
+    let convert = elements::make("audioconvert")?;
+    let fault = Fault::default();
+    let chunks = Arc::new(Mutex::new(Vec::new()));
+    let taken = chunks.clone();
+    let raw = gst::Caps::builder("audio/x-raw").field("format", "F32LE").field("layout", "interleaved").build();
+    let mut total = 0;
+    let sink = pipeline::sink(&raw, &fault, move |sample| {
+        let chunk = chunk(sample)?;
+        total += chunk.samples.len() * size_of::<f32>();
+        if total > MAX_DECODED {
+            return Err(Failure::new(FailureCode::BadMedia, "the units hold too much sound"));
+        }
+        lock(&taken).push(chunk);
+        Ok(())
+    });
+    let pipeline = gst::Pipeline::new();
+    let source = pipeline::source(&source_caps(audio)?);
+    pipeline::chain(&pipeline, &[source.upcast_ref(), &decoder, &convert, sink.upcast_ref()])?;
+    let buffers = job.units.iter().map(|unit| {
+        let duration = unit.duration.map(|length| nanoseconds(length.0, job.track.timescale));
+        pipeline::buffer(unit.data.clone(), places.of(unit.pts).unwrap_or_default(), duration)
+    });
+    let spoke = chunks.clone();
+    pipeline::run(pipeline, &source, buffers, &fault, move || !lock(&spoke).is_empty())?;
+    let mut chunks = lock(&chunks);
+    Ok(std::mem::take(&mut *chunks))
+}
+
+fn chunk(sample: &gst::Sample) -> Result<Chunk, Failure> {
+    let info = sample.caps().and_then(|caps| gst_audio::AudioInfo::from_caps(caps).ok());
+    let info = info.ok_or_else(|| pipeline_failed("decoded sound without a format"))?;
+    let time = sample.buffer().and_then(|buffer| buffer.pts());
+    let time = time.ok_or_else(|| Failure::new(FailureCode::FrameMismatch, "decoded sound without a time"))?;
+    let bytes = pipeline::bytes(sample)?;
+    let (words, _) = bytes.as_chunks::<4>();
+    Ok(Chunk { time, info, samples: words.iter().map(|word| f32::from_le_bytes(*word)).collect() })
+}
+
+fn positions(info: &gst_audio::AudioInfo) -> Vec<gst_audio::AudioChannelPosition> {
+    let channels = info.channels() as usize;
+    let told = info
+        .positions()
+        .filter(|told| told.len() == channels && !told.contains(&gst_audio::AudioChannelPosition::None));
+    told.map(<[_]>::to_vec).unwrap_or_else(|| pcm::usual_positions(channels))
+}
+
+/// Samples a channel that the units should give inside `window`.
+fn expected(job: &Job, audio: &Audio, rate: u32, window: &Range<i64>, at: impl Fn(Ticks) -> i64) -> u64 {
+    let mut starts: Vec<(i64, i64)> = job
+        .units
+        .iter()
+        .map(|unit| (at(unit.pts), codec::samples(audio, &unit.data).map_or(i64::from(rate / 10), i64::from)))
+        .collect();
+    starts.sort_unstable();
+    let nexts = starts.iter().skip(1).map(|start| Some(start.0)).chain([None]);
+    let within = starts.iter().zip(nexts).map(|(&(start, nominal), next)| {
+        // Up to the next unit, which SBR puts at twice the samples that the codec's set-up tells; a gap holds none.
+        let gap = next.map(|next| next - start).filter(|gap| (1..=2 * nominal).contains(gap));
+        let end = start.saturating_add(gap.unwrap_or(nominal));
+        end.min(window.end).saturating_sub(start.max(window.start)).max(0) as u64
+    });
+    within.sum()
+}
+
+fn source_caps(audio: &Audio) -> Result<gst::Caps, Failure> {
+    let caps = match audio.codec {
+        AudioCodec::Aac => gst::Caps::builder("audio/mpeg")
+            .field("mpegversion", 4)
+            .field("stream-format", "raw")
+            .field("framed", true)
+            .field("codec_data", gst::Buffer::from_slice(audio.config.clone())),
+        AudioCodec::Mp3 => gst::Caps::builder("audio/mpeg")
+            .field("mpegversion", 1)
+            .field("layer", 3)
+            .field("mpegaudioversion", 1)
+            .field("parsed", true),
+        AudioCodec::Ac3 => gst::Caps::builder("audio/x-ac3").field("framed", true),
+        AudioCodec::Eac3 => gst::Caps::builder("audio/x-eac3").field("framed", true),
+        AudioCodec::Opus => {
+            let head = opus_head(&audio.config)
+                .ok_or_else(|| Failure::new(FailureCode::BadMedia, "the Opus set-up is malformed"))?;
+            let family = head.get(18).copied().unwrap_or(0);
+            let tags = Bytes::from_static(b"OpusTags\0\0\0\0\0\0\0\0");
+            let headers = [head, tags].map(|header| gst::Buffer::from_slice(header).to_send_value());
+            gst::Caps::builder("audio/x-opus")
+                .field("channel-mapping-family", i32::from(family))
+                .field("streamheader", gst::Array::new(headers))
+        }
+    };
+    let rate = i32::try_from(audio.sample_rate).map_err(|_| pipeline_failed("a sample rate beyond all bounds"))?;
+    Ok(caps.field("rate", rate).field("channels", i32::from(audio.channels)).build())
+}
+
+/// OpusHead (RFC 7845 5.1) of a dOps payload, with no pre-skip: what is skipped is decided by the units' times.
+fn opus_head(dops: &[u8]) -> Option<Bytes> {
+    let (fixed, table) = dops.split_at_checked(11)?;
+    let [_version, channels, _, _, r0, r1, r2, r3, g0, g1, family] = *<&[u8; 11]>::try_from(fixed).ok()?;
+    let mut head = b"OpusHead".to_vec();
+    head.extend([1, channels, 0, 0, r3, r2, r1, r0, g1, g0, family]);
+    if family != 0 {
+        head.extend(table.get(..2 + usize::from(channels))?);
+    }
+    Some(head.into())
+}
+
+fn nanoseconds(ticks: i64, timescale: Timescale) -> gst::ClockTime {
+    let exact = u128::from(ticks.max(0).unsigned_abs()) * 1_000_000_000 / u128::from(timescale.get());
+    gst::ClockTime::from_nseconds(u64::try_from(exact).unwrap_or(u64::MAX / 2).min(u64::MAX / 2))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}

@@ -1,0 +1,211 @@
+//! Video jobs.
+
+use super::support::{Clip, ffmpeg, run_job, scratch, video_clip};
+use crate::job::{Encoded, FailureCode, Job, Preset, VideoSpec, Work};
+use crate::media::codec::annexb;
+use crate::media::{Format, Ticks, VideoCodec, Window};
+
+const SOURCE: &str = "-f lavfi -i testsrc2=size=320x180:rate=25";
+
+fn spec(codec: VideoCodec, width: u32, height: u32) -> VideoSpec {
+    VideoSpec { codec, width, height, crf: 24, max_kbps: Some(800), preset: Preset::Veryfast }
+}
+
+fn work(renditions: &[VideoSpec]) -> Work {
+    Work::Video { frame_rate: (25, 1), renditions: renditions.to_vec() }
+}
+
+fn h264_clip(seconds: f32) -> Clip {
+    video_clip(VideoCodec::H264, &format!("{SOURCE} -t {seconds}"), "-c:v libx264 -preset veryfast -g 25 -bf 2")
+}
+
+/// One rendition has the window's pictures, all of them, once, and starts with a sync sample.
+fn check(job: &Job, clip: &Clip, encoded: &[Encoded]) {
+    let expected = clip.pts(job.window);
+    for rendition in encoded {
+        let mut pts: Vec<Ticks> = rendition.samples.iter().map(|sample| sample.pts).collect();
+        pts.sort();
+        assert_eq!(pts, expected);
+        assert!(rendition.samples[0].sync);
+        assert_eq!(rendition.samples.iter().filter(|sample| sample.sync).count(), 1);
+        assert_eq!(rendition.samples[0].pts, expected[0]);
+    }
+}
+
+#[test]
+fn a_ladder_has_every_picture_once_on_every_rung() {
+    let clip = h264_clip(2.0);
+    let job = clip.job(work(&[spec(VideoCodec::H264, 320, 180), spec(VideoCodec::H264, 160, 90)]));
+    let (encoded, stats) = run_job(&job).unwrap();
+    check(&job, &clip, &encoded);
+    assert_eq!((stats.units_in, stats.decoded), (50, 50));
+    assert!(stats.cpu_us > 0 && stats.wall_us > 0);
+}
+
+#[test]
+fn segments_of_a_session_have_the_same_set_up() {
+    let clip = h264_clip(2.04);
+    let rungs = [spec(VideoCodec::H264, 320, 180), VideoSpec { max_kbps: None, ..spec(VideoCodec::H264, 160, 90) }];
+    let set_up = |units: std::ops::Range<usize>| {
+        let window = Window { start: Ticks(i64::MIN), end: Ticks(i64::MAX) };
+        let (encoded, _) = run_job(&clip.job_of(units, window, work(&rungs))).unwrap();
+        encoded.into_iter().map(|rendition| rendition.config).collect::<Vec<_>>()
+    };
+    let first = set_up(0..25);
+    assert_eq!(first, set_up(25..50));
+    assert_eq!(first, set_up(50..51), "a segment of one picture");
+}
+
+/// The windows of two jobs meet inside units that both have: each picture is in one of them.
+#[test]
+fn pre_roll_and_post_roll_are_decoded_and_dropped() {
+    let clip = h264_clip(3.0);
+    let start = clip.units[25].pts;
+    let end = clip.units[50].pts;
+    let window = Window { start, end };
+    let job = clip.job_of(0..75, window, work(&[spec(VideoCodec::H264, 320, 180)]));
+    let (encoded, stats) = run_job(&job).unwrap();
+    assert_eq!((stats.units_in, stats.decoded), (25, 25));
+    check(&job, &clip, &encoded);
+}
+
+#[test]
+fn pictures_are_the_ones_that_went_in_in_their_order() {
+    let clip = h264_clip(1.0);
+    let job = clip.job(work(&[spec(VideoCodec::H264, 320, 180), spec(VideoCodec::H264, 160, 90)]));
+    let (encoded, _) = run_job(&job).unwrap();
+    let source = ffmpeg(&format!("{SOURCE} -t 1 -vf scale=64:36 -pix_fmt gray -f rawvideo -"));
+    for rendition in &encoded {
+        let pictures = decode_h264(rendition);
+        assert_eq!(pictures.len(), source.len());
+        for (n, picture) in pictures.chunks(64 * 36).enumerate() {
+            let distance = |other: &[u8]| -> u64 {
+                other.iter().zip(picture).map(|(a, b)| u64::from(a.abs_diff(*b)).pow(2)).sum()
+            };
+            let nearest = source.chunks(64 * 36).enumerate().min_by_key(|(_, other)| distance(other));
+            assert_eq!(nearest.map(|(n, _)| n), Some(n));
+        }
+    }
+}
+
+/// As 64×36 grey pictures.
+fn decode_h264(rendition: &Encoded) -> Vec<u8> {
+    let (_guard, path) = scratch("out.h264");
+    let (sets, _) = crate::media::codec::h264::ParameterSets::from_avcc(&rendition.config).unwrap();
+    let mut stream = Vec::new();
+    let mut add = |nal: &[u8]| stream.extend([&[0, 0, 0, 1], nal].concat());
+    sets.sps.iter().chain(&sets.pps).for_each(|nal| add(nal));
+    rendition.samples.iter().for_each(|sample| annexb::length_prefixed(&sample.data).for_each(&mut add));
+    std::fs::write(&path, stream).unwrap();
+    ffmpeg(&format!("-i {} -vf scale=64:36 -pix_fmt gray -vsync passthrough -f rawvideo -", path.display()))
+}
+
+/// Uneven times, B pictures, a time before zero: what comes back is what went in.
+#[test]
+fn times_that_keep_no_rate_come_back_to_the_tick() {
+    let mut clip = h264_clip(1.0);
+    let start = clip.units[0].pts.0;
+    for unit in &mut clip.units {
+        let n = (unit.pts.0 - start) / 512;
+        unit.pts = Ticks(n * n * n * 97 - 5_000);
+    }
+    for codec in [VideoCodec::H264, VideoCodec::H265, VideoCodec::Vp9, VideoCodec::Av1] {
+        let job = clip.job(work(&[spec(codec, 160, 90)]));
+        let (encoded, _) = run_job(&job).unwrap();
+        check(&job, &clip, &encoded);
+    }
+}
+
+#[test]
+fn every_codec_is_decoded() {
+    let codecs = [
+        (VideoCodec::H265, "-c:v libx265 -preset ultrafast -x265-params log-level=error"),
+        (VideoCodec::Vp8, "-c:v libvpx -deadline realtime"),
+        (VideoCodec::Vp9, "-c:v libvpx-vp9 -deadline good -cpu-used 5 -lag-in-frames 16 -auto-alt-ref 1"),
+        (VideoCodec::Av1, "-c:v libaom-av1 -cpu-used 8 -lag-in-frames 16"),
+        (VideoCodec::Mpeg2, "-c:v mpeg2video -bf 0"),
+    ];
+    for (codec, output) in codecs {
+        let clip = video_clip(codec, &format!("{SOURCE} -t 1"), output);
+        let job = clip.job(work(&[spec(VideoCodec::H264, 160, 90)]));
+        let (encoded, stats) = run_job(&job).unwrap_or_else(|failure| panic!("{codec:?}: {failure}"));
+        assert_eq!((stats.units_in, stats.decoded), (25, 25), "{codec:?}");
+        check(&job, &clip, &encoded);
+    }
+}
+
+#[test]
+fn every_codec_is_encoded_with_the_same_set_up_for_every_segment() {
+    let clip = h264_clip(1.0);
+    let half = Window { start: Ticks(i64::MIN), end: clip.units[10].pts };
+    for codec in [VideoCodec::H265, VideoCodec::Vp9, VideoCodec::Av1] {
+        for max_kbps in [Some(500), None] {
+            let work = work(&[VideoSpec { max_kbps, ..spec(codec, 160, 90) }]);
+            let whole = clip.job(work.clone());
+            let (encoded, _) = run_job(&whole).unwrap_or_else(|failure| panic!("{codec:?}: {failure}"));
+            check(&whole, &clip, &encoded);
+            let part = clip.job_of(0..25, half, work);
+            let (again, _) = run_job(&part).unwrap();
+            check(&part, &clip, &again);
+            assert_eq!(encoded[0].config, again[0].config, "{codec:?}");
+        }
+    }
+}
+
+#[test]
+fn other_sample_formats_become_8_bit_420() {
+    for format in ["yuv420p10le", "yuv422p", "yuv444p"] {
+        let output = format!("-pix_fmt {format} -c:v libx264 -preset ultrafast");
+        let clip = video_clip(VideoCodec::H264, &format!("{SOURCE} -t 0.4"), &output);
+        let job = clip.job(work(&[spec(VideoCodec::H264, 160, 90)]));
+        let (encoded, _) = run_job(&job).unwrap_or_else(|failure| panic!("{format}: {failure}"));
+        check(&job, &clip, &encoded);
+    }
+}
+
+#[test]
+fn interlaced_pictures_come_out_one_for_one() {
+    let output = "-c:v libx264 -preset ultrafast -flags +ilme+ildct -x264-params tff=1";
+    let mut clip = video_clip(VideoCodec::H264, &format!("{SOURCE} -t 1"), output);
+    if let Format::Video(video) = &mut clip.track.format {
+        video.interlaced = true;
+    }
+    let job = clip.job(work(&[spec(VideoCodec::H264, 160, 90)]));
+    let (encoded, _) = run_job(&job).unwrap();
+    check(&job, &clip, &encoded);
+}
+
+#[test]
+fn units_that_are_no_media_are_the_clients_fault() {
+    let mut clip = h264_clip(0.4);
+    for (n, unit) in clip.units.iter_mut().enumerate() {
+        unit.data = (0..500).map(|k| (k * 7 + n * 13) as u8 | 1).collect();
+    }
+    let failure = run_job(&clip.job(work(&[spec(VideoCodec::H264, 160, 90)]))).unwrap_err();
+    assert_eq!(failure.code, FailureCode::BadMedia, "{failure}");
+}
+
+#[test]
+fn a_set_up_that_is_no_set_up_is_the_clients_fault() {
+    let mut clip = h264_clip(0.4);
+    if let Format::Video(video) = &mut clip.track.format {
+        video.config = vec![7; 40].into();
+    }
+    let failure = run_job(&clip.job(work(&[spec(VideoCodec::H264, 160, 90)]))).unwrap_err();
+    assert_eq!(failure.code, FailureCode::BadMedia, "{failure}");
+}
+
+#[test]
+fn a_lost_picture_is_not_passed_over() {
+    let mut clip = h264_clip(1.0);
+    clip.units[12].data = clip.units[12].data.slice(..5);
+    let failure = run_job(&clip.job(work(&[spec(VideoCodec::H264, 160, 90)]))).unwrap_err();
+    assert!(matches!(failure.code, FailureCode::BadMedia | FailureCode::FrameMismatch), "{failure}");
+}
+
+#[test]
+fn a_codec_that_is_only_read_is_not_made() {
+    let clip = h264_clip(0.2);
+    let failure = run_job(&clip.job(work(&[spec(VideoCodec::Vp8, 160, 90)]))).unwrap_err();
+    assert_eq!(failure.code, FailureCode::UnsupportedCodec);
+}
