@@ -1,6 +1,7 @@
 //! The command line: reads it, builds what it asks for, runs that. Exit codes are each command's own; a wrong command
 //! line or environment is always [`USAGE`](crate::config::USAGE).
 
+mod push;
 mod serve;
 mod worker;
 
@@ -23,6 +24,8 @@ struct CommandLine {
 enum Command {
     /// Run the service
     Serve(Box<ServeArgs>),
+    /// Stream a file through a service and keep what comes back as HLS
+    Push(push::PushArgs),
     /// One worker process; started by the service
     #[command(hide = true)]
     Worker,
@@ -42,6 +45,10 @@ pub fn run() -> ExitCode {
     match command {
         Command::Serve(args) => match Config::new(*args, &environment) {
             Ok(config) => block_on(serve::serve(config, environment)),
+            Err(error) => usage(&error),
+        },
+        Command::Push(args) => match args.check(environment) {
+            Ok(plan) => block_on(push::push(plan)),
             Err(error) => usage(&error),
         },
         Command::Worker => worker::run(),

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, LogFormat};
 use crate::server::service::{Service, StartError};
@@ -36,19 +36,40 @@ pub async fn serve(config: Config, environment: Vec<(OsString, OsString)>) -> Ex
 }
 
 async fn run(config: Config, environment: Vec<(OsString, OsString)>) -> Result<(), StartError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
-    let service = Service::start(config, environment).await?;
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "draining"),
-        _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "draining"),
-    }
+    let mut signals = Signals::new().map_err(StartError::Signals)?;
+    let service = tokio::select! {
+        service = Service::start(config, environment) => service?,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopped before the start was over");
+            return Ok(());
+        }
+    };
+    let signal = signals.next().await;
+    tracing::info!(signal, "draining");
     tokio::select! {
         () = service.stop() => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        signal = signals.next() => tracing::warn!(signal, "stopped before the drain was over"),
     }
     Ok(())
+}
+
+/// The signals that end the service.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }
 
 /// A service inside this process, for a client in the same process: see [`Config::embedded`]. It has the address of

@@ -45,9 +45,12 @@ pub fn init(json: bool, filter: &str, otlp_endpoint: Option<&str>) -> Result<Tel
         let tracer = provider.tracer("segmill");
         tracing_opentelemetry::layer().with_tracer(tracer)
     });
+    // The library's own events are for its makers; `filter` can ask for them again.
+    let filter =
+        EnvFilter::try_new(format!("opentelemetry=warn,opentelemetry_sdk=warn,opentelemetry-otlp=warn,{filter}"))?;
     let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let log = if json { log.json().flatten_event(true).boxed() } else { log.boxed() };
-    tracing_subscriber::registry().with(EnvFilter::try_new(filter)?).with(spans).with(log).try_init()?;
+    tracing_subscriber::registry().with(filter).with(spans).with(log).try_init()?;
     Ok(Telemetry { traces })
 }
 

@@ -1,0 +1,216 @@
+//! What the receipts said: a table for a person, a summary for a program.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use comfy_table::{CellAlignment, Table, presets};
+use indicatif::HumanBytes;
+use serde_json::{Value, json};
+
+use crate::protocol::{Receipt, SegmentHeader, SegmentOutcome};
+
+/// Most rows of the table; of more segments the first and the last are shown, and all that are not `ok`.
+const ROWS: usize = 40;
+
+/// All receipts of a session.
+pub struct Report {
+    begun: Instant,
+    receipts: Vec<Receipt>,
+    bytes_out: BTreeMap<String, u64>,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self { begun: Instant::now(), receipts: Vec::new(), bytes_out: BTreeMap::new() }
+    }
+}
+
+impl Report {
+    pub fn segment(&mut self, header: &SegmentHeader) {
+        let bytes = self.bytes_out.entry(header.output.clone()).or_default();
+        *bytes = bytes.saturating_add(header.bytes);
+    }
+
+    pub fn receipt(&mut self, receipt: &Receipt) {
+        self.receipts.push(receipt.clone());
+    }
+
+    /// Whether no receipt came.
+    pub fn is_empty(&self) -> bool {
+        self.receipts.is_empty()
+    }
+
+    /// One object: counts, media time, latencies (milliseconds), and bytes by output.
+    pub fn summary(&self) -> Value {
+        json!({
+            "segments": self.receipts.len(),
+            "failed": self.count(SegmentOutcome::Failed),
+            "degraded": self.count(SegmentOutcome::Degraded),
+            "media_ms": self.media_ms(),
+            "wall_ms": u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "latency_p50_ms": self.latency(50),
+            "latency_p95_ms": self.latency(95),
+            "frames_in": sum(self.receipts.iter().map(|receipt| receipt.frames_in)),
+            "bytes_out": self.bytes_out,
+        })
+    }
+
+    /// A row a segment, and the totals below.
+    pub fn table(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header([
+            "seq",
+            "start",
+            "length",
+            "frames in",
+            "frames out",
+            "queued",
+            "transcode",
+            "latency",
+            "attempts",
+            "outcome",
+        ]);
+        let count = self.receipts.len();
+        let mut left_out = 0;
+        for (place, receipt) in self.receipts.iter().enumerate() {
+            let at_an_end = place < ROWS / 2 || place + ROWS / 2 >= count;
+            if count > ROWS && !at_an_end && receipt.outcome == SegmentOutcome::Ok {
+                left_out += 1;
+                continue;
+            }
+            if left_out > 0 {
+                table.add_row(["…", &format!("{left_out} more")]);
+                left_out = 0;
+            }
+            table.add_row(row(receipt));
+        }
+        for column in table.column_iter_mut().take(9) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        format!("{}\n\n{}", table.trim_fmt(), self.totals())
+    }
+
+    fn totals(&self) -> String {
+        let (media, wall) = (self.media_ms() as f64 / 1000.0, self.begun.elapsed().as_secs_f64());
+        let latency = match (self.latency(50), self.latency(95)) {
+            (Some(p50), Some(p95)) => format!("; latency p50 {}, p95 {}", seconds(p50), seconds(p95)),
+            _ => String::new(),
+        };
+        let bytes: Vec<_> =
+            self.bytes_out.iter().map(|(name, bytes)| format!("{name} {}", HumanBytes(*bytes))).collect();
+        format!(
+            "{} segments, {media:.2} s of media in {wall:.2} s ({:.1}× real time){latency}; {} degraded, {} failed\n{}",
+            self.receipts.len(),
+            media / wall.max(0.001),
+            self.count(SegmentOutcome::Degraded),
+            self.count(SegmentOutcome::Failed),
+            bytes.join(" · "),
+        )
+    }
+
+    fn count(&self, outcome: SegmentOutcome) -> usize {
+        self.receipts.iter().filter(|receipt| receipt.outcome == outcome).count()
+    }
+
+    fn media_ms(&self) -> u64 {
+        sum(self.receipts.iter().map(|receipt| receipt.duration_ms.max(0).cast_unsigned()))
+    }
+
+    /// Nearest-rank percentile of the latencies of the segments that did not fail, milliseconds.
+    fn latency(&self, percent: usize) -> Option<u64> {
+        let delivered = self.receipts.iter().filter(|receipt| receipt.outcome != SegmentOutcome::Failed);
+        let mut latencies: Vec<_> = delivered.map(|receipt| receipt.latency_ms).collect();
+        latencies.sort_unstable();
+        let rank = (latencies.len() * percent).div_ceil(100).max(1);
+        latencies.get(rank - 1).copied()
+    }
+}
+
+fn row(receipt: &Receipt) -> Vec<String> {
+    let frames_out: Vec<_> = receipt.frames_out.iter().map(|(name, frames)| format!("{name} {frames}")).collect();
+    let outcome = match (receipt.outcome, &receipt.error) {
+        (SegmentOutcome::Ok, _) => "ok".to_owned(),
+        (SegmentOutcome::Degraded, _) => {
+            let parts = receipt.degraded.iter().map(|part| format!("{} {}", part.output, part.what));
+            format!("degraded: {}", parts.collect::<Vec<_>>().join(", "))
+        }
+        (SegmentOutcome::Failed, Some(error)) => format!("failed: {}", error.code),
+        (SegmentOutcome::Failed, None) => "failed".to_owned(),
+    };
+    vec![
+        receipt.seq.to_string(),
+        format!("{:.3} s", receipt.start_ms as f64 / 1000.0),
+        format!("{:.3} s", receipt.duration_ms as f64 / 1000.0),
+        receipt.frames_in.to_string(),
+        frames_out.join(" "),
+        seconds(receipt.queued_ms),
+        seconds(receipt.transcode_ms),
+        seconds(receipt.latency_ms),
+        receipt.attempts.to_string(),
+        outcome,
+    ]
+}
+
+fn seconds(ms: u64) -> String {
+    format!("{:.2} s", ms as f64 / 1000.0)
+}
+
+fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reported(count: u64, failed: u64) -> Report {
+        let mut report = Report::default();
+        for seq in 1..=count {
+            report.receipt(&Receipt {
+                seq,
+                start_ms: 0,
+                duration_ms: 2000,
+                frames_in: 50,
+                frames_out: BTreeMap::from([("720p".to_owned(), 50)]),
+                audio_samples: BTreeMap::new(),
+                queued_ms: 0,
+                transcode_ms: 10,
+                latency_ms: seq,
+                cpu_ms: 0,
+                attempts: 1,
+                outcome: if seq == failed { SegmentOutcome::Failed } else { SegmentOutcome::Ok },
+                degraded: vec![],
+                error: None,
+            });
+        }
+        report
+    }
+
+    #[test]
+    fn percentiles_are_of_what_was_delivered() {
+        let report = reported(101, 101);
+        assert_eq!((report.latency(50), report.latency(95)), (Some(50), Some(95)));
+        assert_eq!((reported(1, 0).latency(95), reported(0, 0).latency(50)), (Some(1), None));
+    }
+
+    #[test]
+    fn a_long_table_keeps_its_ends_and_what_went_wrong() {
+        let table = reported(100, 50).table();
+        let first_words: Vec<_> = table.lines().filter_map(|line| line.split_whitespace().next()).collect();
+        for shown in ["1", "20", "50", "81", "100"] {
+            assert!(first_words.contains(&shown), "{shown} is not in {table}");
+        }
+        assert!(!first_words.contains(&"21") && table.contains("29 more") && table.contains("30 more"), "{table}");
+        assert!(table.contains("100 segments, 200.00 s of media"), "{table}");
+    }
+
+    #[test]
+    fn the_summary_counts() {
+        let summary = reported(3, 2).summary();
+        assert_eq!(
+            (&summary["segments"], &summary["failed"], &summary["media_ms"]),
+            (&json!(3), &json!(1), &json!(6000))
+        );
+    }
+}
