@@ -66,6 +66,7 @@ fn obey(directive: u8, job: &Job, socket: &mut UnixStream) {
             }
         }
         b'w' => good.iter().for_each(|frame| {
+            #[expect(clippy::disallowed_methods, reason = "the fault is to be slow")]
             std::thread::sleep(Duration::from_millis(20));
             send(socket, std::slice::from_ref(frame));
         }),

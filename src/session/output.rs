@@ -175,14 +175,29 @@ fn video_lane(plan: &Plan, source: Source, segment: &Segment, made: &Made) -> Re
             (format, samples(encoded))
         }
     };
+    let (timescale, factor) = fine_timescale(planned.track.timescale);
+    let scaled = |at: Ticks| Ticks(at.0.saturating_mul(factor));
+    let samples = samples.into_iter().map(|sample| Sample { pts: scaled(sample.pts), ..sample }).collect();
     Ok(Some(Lane {
         format: Format::Video(format),
-        timescale: planned.track.timescale,
+        timescale,
         language: planned.track.language.clone(),
         samples,
-        start: cut.window.start,
-        end: cut.window.end,
+        start: scaled(cut.window.start),
+        end: scaled(cut.window.end),
     }))
+}
+
+/// The source's timescale, or a multiple of it (and which) where its ticks are so coarse that decode times would not
+/// fit between presentation times. A multiple keeps every time exact.
+fn fine_timescale(source: Timescale) -> (Timescale, i64) {
+    const COARSE: u32 = 1000;
+    const FINE: u32 = 90_000;
+    if source.get() >= COARSE {
+        return (source, 1);
+    }
+    let factor = FINE.div_ceil(source.get());
+    Timescale::new(source.get() * factor).map_or((source, 1), |fine| (fine, i64::from(factor)))
 }
 
 fn audio_lane(

@@ -55,6 +55,7 @@ pub fn run() -> ExitCode {
 
 /// Kills this process when the other end of the socket closes, even in mid-job. (A parent-death signal would not do:
 /// it comes with the end of the thread that made the process, and the pool's threads come and go.)
+#[expect(clippy::disallowed_methods, reason = "nothing to wait for: the process is to end, one way or the other")]
 pub fn die_with_pool(socket: &UnixStream) -> io::Result<()> {
     let socket = socket.try_clone()?;
     let watch = move || {

@@ -2,6 +2,7 @@
 //!
 //! What the elements are is decided by [`super::video`] and [`super::audio`].
 
+use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -79,14 +80,13 @@ pub fn run(
     fault: &Fault,
     decoder_spoke: impl Fn() -> bool,
 ) -> Result<(), Failure> {
-    let result = play(&pipeline, source, buffers, fault, decoder_spoke);
-    match result {
-        Ok(()) => {
-            let _ = pipeline.set_state(gst::State::Null);
-        }
-        Err(_) => std::mem::forget(pipeline),
-    }
-    result
+    // A failed pipeline is never taken down: that can block for ever, and the process ends after a failure anyway.
+    let pipeline = ManuallyDrop::new(pipeline);
+    play(&pipeline, source, buffers, fault, decoder_spoke)?;
+    let pipeline = ManuallyDrop::into_inner(pipeline);
+    // After the end of the stream there is nothing left that could refuse to stop.
+    let _ = pipeline.set_state(gst::State::Null);
+    Ok(())
 }
 
 fn play(
