@@ -187,11 +187,6 @@ pub struct Sessions {
           value_parser = duration::<1_000, 600_000>)]
     pub write_timeout: Duration,
 
-    /// Longest life of a session, up to 24h; 0: no limit
-    #[arg(long, env = "SEGMILL_MAX_SESSION", value_name = "DURATION", default_value = "0",
-          value_parser = duration::<0, 86_400_000>)]
-    pub max_session: Duration,
-
     /// After SIGTERM, how long sessions may take to finish what is in flight; Cloud Run kills at 10 s
     #[arg(long, env = "SEGMILL_DRAIN", value_name = "DURATION", default_value = "9s",
           value_parser = duration::<0, 3_600_000>)]
@@ -401,7 +396,6 @@ mod tests {
         assert_eq!(config.segments.max_pixels, 4096 * 2304);
         assert!(config.segments.max_gop >= Duration::from_secs(30));
         assert_eq!(config.sessions.message_bytes, 1 << 20);
-        assert_eq!(config.sessions.max_session, Duration::ZERO);
         assert_eq!(config.sessions.drain, Duration::from_secs(9));
         assert_eq!(config.scratch.bytes, 2 << 30);
         assert!(configured("", &[]).unwrap().workers >= 1);

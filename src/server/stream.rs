@@ -104,7 +104,7 @@ async fn converse(
     let limits = SessionLimits {
         message_bytes: config.sessions.message_bytes,
         segment_bytes: config.segments.max_bytes,
-        max_session_s: config.sessions.max_session.as_secs(),
+        max_session_s: 0,
     };
     let server = concat!("segmill/", env!("CARGO_PKG_VERSION")).to_owned();
     let ready = ServerMessage::Ready(Ready { session: id.to_string(), server, limits });

@@ -68,12 +68,13 @@ struct Delivery<O> {
 
 impl<O: Outlet> Delivery<O> {
     fn plan(&mut self, plan: &Arc<Plan>) {
-        self.outputs.truncate(plan.outputs.len());
-        for output in &mut self.outputs {
-            output.replan(plan.clone());
-        }
-        for index in self.outputs.len()..plan.outputs.len() {
-            self.outputs.push(Output::new(plan.clone(), index));
+        let mut before = std::mem::take(&mut self.outputs);
+        for (index, planned) in plan.outputs.iter().enumerate() {
+            let known = before.iter().position(|output| output.name() == Some(&planned.name));
+            self.outputs.push(match known {
+                Some(known) => before.swap_remove(known).replanned(plan.clone(), index),
+                None => Output::new(plan.clone(), index),
+            });
         }
         for output in plan.outputs.iter().filter(|output| output.video.is_some()) {
             self.done.frames_out.entry(output.name.clone()).or_default();
@@ -101,8 +102,7 @@ impl<O: Outlet> Delivery<O> {
                 }
                 Ok(None) => {}
                 Err(reason) => {
-                    let name = output.planned().map(|planned| planned.name.clone());
-                    failure.get_or_insert((name, reason));
+                    failure.get_or_insert((output.name().map(str::to_owned), reason));
                 }
             }
         }
@@ -158,7 +158,7 @@ impl<O: Outlet> Delivery<O> {
             self.outlet.send(Outgoing::Binary(header, payload)).await?;
         }
         self.outlet.send(Outgoing::Binary(rendered.header, rendered.media)).await?;
-        let name = output.planned().map(|planned| planned.name.clone()).unwrap_or_default();
+        let name = output.name().unwrap_or_default().to_owned();
         if let Some(frames) = rendered.frames {
             receipt.frames_out.insert(name.clone(), frames);
         }

@@ -98,9 +98,8 @@ struct Intake {
     bytes: u64,
 }
 
-/// The input's set-up, and what is made of it.
+/// What is made of the input, by the set-up that holds now.
 struct Source {
-    tracks: Vec<Track>,
     plan: Arc<Plan>,
     segmenter: Segmenter,
 }
@@ -149,13 +148,16 @@ impl Intake {
 
     /// The set-up is known, or has changed: from here on, segments are made by a new plan.
     async fn set_up(&mut self, tracks: Vec<Track>) -> Result<(), Fatal> {
-        if self.source.as_ref().is_some_and(|source| source.tracks == tracks) {
-            return Ok(());
-        }
-        let again = self.source.is_some();
-        self.flush().await?;
         let limits = self.context.settings.ladder;
-        let plan = Plan::resolve(&self.wanted.request, &tracks, self.context.pool.inventory(), limits)?;
+        let plan = Plan::resolve(&self.wanted.request, &tracks, self.context.pool.inventory(), limits);
+        let again = match &self.source {
+            // What changed is none of what is used.
+            Some(source) if plan.as_ref().is_ok_and(|plan| *plan == *source.plan) => return Ok(()),
+            Some(_) => true,
+            None => false,
+        };
+        self.flush().await?;
+        let plan = plan?;
         let used = segment::Tracks {
             video: plan.video.as_ref().map(|video| &video.track),
             audio: plan.audio.iter().map(|audio| &audio.track).collect(),
@@ -168,7 +170,7 @@ impl Intake {
         };
         let plan = Arc::new(plan);
         self.planner = Planner::default();
-        self.source = Some(Source { tracks, plan: plan.clone(), segmenter });
+        self.source = Some(Source { plan: plan.clone(), segmenter });
         self.hand_on(Slot::Plan(plan, Box::new(message))).await
     }
 

@@ -50,12 +50,12 @@ impl Output {
     }
 
     /// Another set-up: the next segment brings a new init where it differs.
-    pub fn replan(&mut self, plan: Arc<Plan>) {
-        self.plan = plan;
+    pub fn replanned(self, plan: Arc<Plan>, index: usize) -> Self {
+        Self { plan, index, ..self }
     }
 
-    pub fn planned(&self) -> Option<&PlannedOutput> {
-        self.plan.outputs.get(self.index)
+    pub fn name(&self) -> Option<&str> {
+        self.plan.outputs.get(self.index).map(|planned| planned.name.as_str())
     }
 
     /// None where the output has no media in this segment.
