@@ -389,10 +389,10 @@ fn video_spec(request: &VideoRequest, source: &Video) -> Result<VideoSpec, Refus
 /// Both even; one side follows from the other by the source's aspect.
 fn size(request: &VideoRequest, source: &Video) -> Result<(u32, u32), Refused> {
     let (source_width, source_height) = (source.width, source.height);
+    // To the nearest even number.
     let side = |given: u32, of: u32, other: u32| {
-        let exact = u64::from(given) * u64::from(other) * 2 + u64::from(of);
-        let nearest = exact / (2 * u64::from(of.max(1)));
-        even_nearest(u32::try_from(nearest).unwrap_or(u32::MAX))
+        let (exact, of) = (u64::from(given) * u64::from(other), u64::from(of.max(1)));
+        u32::try_from((exact + of) / (2 * of) * 2).unwrap_or(u32::MAX)
     };
     let (width, height) = match (request.width, request.height) {
         (None, None) => (even(source_width), even(source_height)),
@@ -541,10 +541,6 @@ fn even(side: u32) -> u32 {
 
 fn even_up(side: u32) -> u32 {
     side + (side & 1)
-}
-
-fn even_nearest(side: u32) -> u32 {
-    side.saturating_add(1) & !1
 }
 
 fn refuse<T>(code: &'static str, message: impl Into<String>) -> Result<T, Refused> {
