@@ -240,3 +240,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_point_to_cut_past_the_cap_ends_the_stream_too() {
+    let track = video_track(VideoCodec::H264, 1000);
+    let mut segmenter = Segmenter::new(settings(1000), &only_video(&track), 1, false);
+    segmenter.push(picture(0, Sync::Idr)).unwrap();
+    assert_eq!(segmenter.push(picture(86_400_000, Sync::Idr)).unwrap_err().code(), "gop_too_long");
+}
+
+#[test]
+fn no_target_is_too_long_for_any_timescale() {
+    let track = video_track(VideoCodec::H264, u32::MAX);
+    let units = (0..3).map(|n| picture(n * 1_000_000, Sync::Idr));
+    assert_eq!(cut(settings(u32::MAX), &only_video(&track), units).len(), 1);
+}
