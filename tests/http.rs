@@ -71,7 +71,9 @@ fn transcode_makes_exactly_what_its_parameters_say() {
             // The source's own last frame is filled up.
             assert!(short <= 2048, "{query}: {} samples", samples.len());
         }
-        assert_eq!(counted(&service, "transcode") - before, 2.0, "{query}");
+        // Sound alone is cut at its own frames, and its priming reaches past the second cut.
+        let segments = if video.is_some() { 2.0 } else { 3.0 };
+        assert_eq!(counted(&service, "transcode") - before, segments, "{query}");
     }
     assert_eq!(service.metric("segmill_sessions"), Some(0.0));
 }
@@ -294,7 +296,11 @@ fn segments_answers_all_outputs_and_the_receipt_as_parts() {
     let spec = folder.path().join("spec.json");
     std::fs::write(&spec, json!({"outputs": outputs}).to_string()).expect("a temporary file");
     let curl = |arguments: &[&str]| {
-        let output = Command::new("curl").args(["-s", "-i"]).args(arguments).output().expect("curl is installed");
+        let output = Command::new("curl")
+            .args(["-s", "-i", "-H", "Expect:"])
+            .args(arguments)
+            .output()
+            .expect("curl is installed");
         assert!(output.status.success());
         output.stdout
     };
@@ -306,7 +312,7 @@ fn segments_answers_all_outputs_and_the_receipt_as_parts() {
     assert_segment(&curl(&["-F", &form_media, "-F", &form_spec, &url]));
     let escaped: String = outputs.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect();
     let with_outputs = format!("{url}?outputs={escaped}&container=mp4");
-    assert_segment(&curl(&["-H", "Expect:", "--data-binary", &format!("@{media}"), &with_outputs]));
+    assert_segment(&curl(&["--data-binary", &format!("@{media}"), &with_outputs]));
     assert_segment(&curl(&["-T", &media, &with_outputs]));
     assert_eq!(counted(&service, "segments"), 4.0);
 
