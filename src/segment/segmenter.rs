@@ -73,6 +73,11 @@ impl Segmenter {
     /// Takes the next unit of any track; units of tracks that are not used are dropped.
     pub fn push(&mut self, unit: AccessUnit) -> Result<(), Error> {
         if let Some(lane) = self.audio.iter_mut().find(|lane| lane.track == unit.track) {
+            let video = self.video.as_ref().and_then(|video| Some((video.units.last()?.pts, video.timescale)));
+            let video = video.map(|(pts, timescale)| pts.floor(timescale, lane.rate()));
+            if lane.skips(&unit, video) > ticks(self.settings.max_ms, lane.rate()) {
+                return Err(Error::GopTooLong(format!("{} ms without a sound", self.settings.max_ms)));
+            }
             lane.push(unit);
         } else if self.video.as_ref().is_some_and(|lane| lane.track == unit.track) {
             self.push_video(unit)?;
