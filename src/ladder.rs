@@ -309,11 +309,8 @@ pub fn check_request(outputs: &[Output], limits: Limits) -> Result<(), Refused> 
         if output.video.is_none() && output.audio.is_none() {
             return refuse("bad_message", format!("output {} has neither video nor audio", output.name));
         }
-        if let Some(video) = &output.video {
-            if video.codec != VideoChoice::Copy {
-                let codec = video_codec(video.codec);
-                hold_codec(output.container, codec)?;
-            }
+        if let Some(video) = output.video.as_ref().filter(|video| video.codec != VideoChoice::Copy) {
+            hold_codec(output.container, video_codec(video.codec))?;
         }
         let opus = output.audio.as_ref().is_some_and(|audio| audio.codec == AudioChoice::Opus);
         if opus && output.container == OutputContainer::Ts {
