@@ -80,6 +80,12 @@ impl AudioLane {
         self.held.push_back(unit);
     }
 
+    /// How many samples lie between what has come so far, of this track or up to `video`, and the unit.
+    pub fn skips(&self, unit: &AccessUnit, video: Option<Ticks>) -> Ticks {
+        let newest = self.end().map(|end| video.map_or(end, |video| end.max(video)));
+        newest.map_or(Ticks(0), |newest| unit.pts.nearest(self.from, self.rate) - newest)
+    }
+
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
     }

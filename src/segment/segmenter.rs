@@ -73,6 +73,11 @@ impl Segmenter {
     /// Takes the next unit of any track; units of tracks that are not used are dropped.
     pub fn push(&mut self, unit: AccessUnit) -> Result<(), Error> {
         if let Some(lane) = self.audio.iter_mut().find(|lane| lane.track == unit.track) {
+            let video = self.video.as_ref().and_then(|video| Some((video.units.last()?.pts, video.timescale)));
+            let video = video.map(|(pts, timescale)| pts.floor(timescale, lane.rate()));
+            if lane.skips(&unit, video) > ticks(self.settings.max_ms, lane.rate()) {
+                return Err(Error::GopTooLong(format!("{} ms without a sound", self.settings.max_ms)));
+            }
             lane.push(unit);
         } else if self.video.as_ref().is_some_and(|lane| lane.track == unit.track) {
             self.push_video(unit)?;
@@ -147,6 +152,7 @@ impl Segmenter {
         let Some(lane) = &mut self.video else { return Ok(()) };
         let may_cut = unit.sync == Sync::Idr && lane.start.is_some_and(|start| unit.pts >= start + target);
         if may_cut {
+            lane.check_window(unit.pts, settings)?;
             lane.next.push(unit);
             if !lane.leading {
                 self.closed.push_back(lane.close());
@@ -192,7 +198,7 @@ impl Segmenter {
         loop {
             let Some(lane) = self.audio.iter().find(|lane| lane.start().is_some()) else { return };
             let (rate, Some(start)) = (lane.rate(), lane.start()) else { return };
-            let target = Ticks((i64::from(self.settings.target_ms) * i64::from(rate.get())).div_euclid(1000).max(1));
+            let target = Ticks(ticks(self.settings.target_ms, rate).0.max(1));
             let cut_at = lane.first_unit_from(start + target);
             let end = match cut_at {
                 Some(at) if lane.covers(at) || self.finished => at,
@@ -271,20 +277,25 @@ impl VideoLane {
         if self.bytes > settings.max_bytes {
             return Err(Error::GopTooLong(format!("{} bytes", settings.max_bytes)));
         }
-        let long = self
-            .units
-            .last()
-            .zip(self.start)
-            .is_some_and(|(unit, start)| unit.pts > start + self.ticks(settings.max_ms));
-        if long {
+        self.units.last().map_or(Ok(()), |unit| self.check_window(unit.pts, settings))
+    }
+
+    /// Whether the open segment may reach to `end`.
+    fn check_window(&self, end: Ticks, settings: Settings) -> Result<(), Error> {
+        if self.start.is_some_and(|start| end > start + self.ticks(settings.max_ms)) {
             return Err(Error::GopTooLong(format!("{} ms", settings.max_ms)));
         }
         Ok(())
     }
 
     fn ticks(&self, ms: u32) -> Ticks {
-        Ticks(i64::from(ms) * i64::from(self.timescale.get()) / 1000)
+        ticks(ms, self.timescale)
     }
+}
+
+/// Exact for all there can be: below 2^32 ms in a timescale below 2^32 is below 2^63 ticks.
+fn ticks(ms: u32, timescale: Timescale) -> Ticks {
+    Ticks((u64::from(ms) * u64::from(timescale.get()) / 1000) as i64)
 }
 
 fn cut_timescale(audio: &[AudioLane]) -> Timescale {

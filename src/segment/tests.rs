@@ -240,3 +240,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_point_to_cut_past_the_cap_ends_the_stream_too() {
+    let track = video_track(VideoCodec::H264, 1000);
+    let mut segmenter = Segmenter::new(settings(1000), &only_video(&track), 1, false);
+    segmenter.push(picture(0, Sync::Idr)).unwrap();
+    assert_eq!(segmenter.push(picture(86_400_000, Sync::Idr)).unwrap_err().code(), "gop_too_long");
+}
+
+#[test]
+fn no_target_is_too_long_for_any_timescale() {
+    let track = video_track(VideoCodec::H264, u32::MAX);
+    let units = (0..3).map(|n| picture(n * 1_000_000, Sync::Idr));
+    assert_eq!(cut(settings(u32::MAX), &only_video(&track), units).len(), 1);
+}
+
+#[test]
+fn sound_may_pause_while_pictures_go_on_but_not_skip_past_the_cap() {
+    let (video, audio) = (video_track(VideoCodec::H264, 1000), audio_track(1000));
+    let run = |tracks: &Tracks<'_>, units: Vec<AccessUnit>| {
+        let mut segmenter = Segmenter::new(settings(1000), tracks, 1, false);
+        units.into_iter().try_for_each(|unit| segmenter.push(unit)).map_err(|error| error.code())
+    };
+    let (both, alone) =
+        (Tracks { video: Some(&video), audio: vec![&audio] }, Tracks { video: None, audio: vec![&audio] });
+    let pictures = (0..120).map(|n| picture(n * 1000, Sync::Idr));
+    let paused: Vec<_> = [sound(0)].into_iter().chain(pictures.clone()).chain([sound(119_000)]).collect();
+    assert_eq!(run(&both, paused), Ok(()));
+    let ahead: Vec<_> = [sound(0)].into_iter().chain(pictures).chain([sound(86_400_000)]).collect();
+    assert_eq!(run(&both, ahead), Err("gop_too_long"));
+    assert_eq!(run(&alone, vec![sound(0), sound(59_000)]), Ok(()));
+    assert_eq!(run(&alone, vec![sound(0), sound(86_400_000)]), Err("gop_too_long"));
+}

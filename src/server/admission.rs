@@ -1,6 +1,6 @@
 //! Who gets in: a session holds a place for its whole life.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -16,26 +16,35 @@ pub struct Admission {
     most: usize,
     draining: CancellationToken,
     metrics: Metrics,
-    readiness: Readiness,
+    readiness: Arc<Mutex<Readiness>>,
 }
 
 /// A session's place; given back when dropped.
 pub struct Admitted {
-    _place: OwnedSemaphorePermit,
+    place: Option<OwnedSemaphorePermit>,
     _counted: Held,
-    readiness: Readiness,
+    /// Locked while a place changes hands, so that what is told last is what is so.
+    readiness: Arc<Mutex<Readiness>>,
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.readiness.set_full(false);
+        let readiness = self.readiness.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.place.take());
+        readiness.set_full(false);
     }
 }
 
 impl Admission {
     /// `draining`: cancelled when no new session may come in.
     pub fn new(most: usize, draining: CancellationToken, metrics: Metrics, readiness: Readiness) -> Self {
-        Self { places: Arc::new(Semaphore::new(most)), most, draining, metrics, readiness }
+        Self {
+            places: Arc::new(Semaphore::new(most)),
+            most,
+            draining,
+            metrics,
+            readiness: Arc::new(Mutex::new(readiness)),
+        }
     }
 
     /// `Problem` is 503 with Retry-After while the service is full or closing.
@@ -44,10 +53,12 @@ impl Admission {
             self.metrics.session_rejected("closing");
             return Err(Problem::new("closing", "the service is shutting down; connect again"));
         }
+        let readiness = self.readiness.lock().unwrap_or_else(PoisonError::into_inner);
         match self.places.clone().try_acquire_owned() {
             Ok(place) => {
-                self.readiness.set_full(self.places.available_permits() == 0);
-                Ok(Admitted { _place: place, _counted: self.metrics.session(), readiness: self.readiness.clone() })
+                readiness.set_full(self.places.available_permits() == 0);
+                let (_counted, readiness) = (self.metrics.session(), self.readiness.clone());
+                Ok(Admitted { place: Some(place), _counted, readiness })
             }
             Err(_) => {
                 self.metrics.session_rejected("full");

@@ -1,6 +1,7 @@
 //! HTTP bodies as a session's two ends: a request body in, messages out through a bounded channel.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -48,24 +49,68 @@ pub(super) fn start(
     admitted: super::admission::Admitted,
 ) -> (mpsc::Receiver<Outgoing>, tokio::task::JoinHandle<Ended>) {
     let (sender, receiver) = mpsc::channel(QUEUE);
+    let outlet = Channel { sender, patience: app.config.sessions.write_timeout };
     let context = Arc::clone(&app.context);
     let session = async move {
-        let ended = session::run(context, caller, wanted, incoming, Channel(sender)).await;
+        let ended = session::run(context, caller, wanted, incoming, outlet).await;
         drop(admitted);
         ended
     };
     (receiver, app.tracker.spawn(session))
 }
 
-struct Channel(mpsc::Sender<Outgoing>);
+struct Channel {
+    sender: mpsc::Sender<Outgoing>,
+    /// How long the client may take to make room.
+    patience: Duration,
+}
 
 impl Outlet for Channel {
     async fn send(&mut self, outgoing: Outgoing) -> Result<(), Gone> {
-        self.0.send(outgoing).await.map_err(|_| Gone)
+        let sent = timeout(self.patience, self.sender.send(outgoing)).await;
+        sent.map_err(|_| Gone)?.map_err(|_| Gone)
     }
+}
+
+/// The same up to `most` bytes of media; past it, `media_limit`.
+pub(super) fn bounded(
+    incoming: impl Stream<Item = Result<Incoming, Fatal>> + Send + 'static,
+    most: u64,
+) -> impl Stream<Item = Result<Incoming, Fatal>> + Send + 'static {
+    incoming.scan(0, move |sum: &mut u64, next| {
+        if let Ok(Incoming::Media(bytes)) = &next {
+            *sum += bytes.len() as u64;
+        }
+        let next =
+            if *sum > most { Err(Fatal::new("media_limit", format!("the body is over {most} bytes"))) } else { next };
+        std::future::ready(Some(next))
+    })
 }
 
 /// One chunk as a stream, for bodies that have been read already.
 pub(super) fn once(media: Bytes) -> impl Stream<Item = Result<Incoming, Fatal>> + Send + 'static {
     stream::iter([Ok(Incoming::Media(media)), Ok(Incoming::Finish)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Pressure, PressureLevel, ServerMessage};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_stops_reading_its_answer_is_gone_after_a_while() {
+        let (sender, _receiver) = mpsc::channel(1);
+        let mut outlet = Channel { sender, patience: Duration::from_secs(30) };
+        let message =
+            || Outgoing::Message(ServerMessage::Pressure(Pressure { level: PressureLevel::None, queued_ms: 0 }));
+        assert_eq!(outlet.send(message()).await, Ok(()));
+        assert_eq!(outlet.send(message()).await, Err(Gone));
+    }
+
+    #[tokio::test]
+    async fn a_body_over_its_bound_is_refused_by_name() {
+        let chunk = |_| Ok(Incoming::Media(Bytes::from_static(b"0123")));
+        let codes = bounded(stream::iter(0..3).map(chunk), 8).map(|next| next.map(drop).map_err(|fatal| fatal.code));
+        assert_eq!(codes.collect::<Vec<_>>().await, [Ok(()), Ok(()), Err("media_limit")]);
+    }
 }

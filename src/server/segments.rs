@@ -68,7 +68,8 @@ async fn respond(app: &App, request: HttpRequest) -> Result<Response, Problem> {
         let outputs = parameters.outputs.as_deref().map(serde_json::from_str).transpose();
         let outputs = outputs.map_err(|error| Problem::new("bad_request", format!("outputs: {error}")))?;
         let wanted = wanted(app, parameters.container, outputs)?;
-        body::start(app, caller, wanted, body::incoming(app, request.into_body()), admitted)
+        let incoming = body::bounded(body::incoming(app, request.into_body()), app.config.segments.max_bytes);
+        body::start(app, caller, wanted, incoming, admitted)
     };
     collect(messages).await.map(|made| made.into_response())
 }

@@ -51,8 +51,12 @@ pub async fn upgrade(
     let origin = origin(&headers);
     let most = app.config.sessions.message_bytes as usize;
     let upgrade = upgrade.protocols([SUBPROTOCOL]).max_message_size(most).max_frame_size(most);
-    let tracker = app.tracker.clone();
-    upgrade.on_upgrade(move |socket| tracker.track_future(run(app, socket, origin, admitted)))
+    // Taken now: the connection's own task may be over before the session's begins.
+    let tracked = app.tracker.token();
+    upgrade.on_upgrade(move |socket| async move {
+        run(app, socket, origin, admitted).await;
+        drop(tracked);
+    })
 }
 
 /// Load tests say so, and are counted apart.
@@ -86,6 +90,9 @@ async fn run(app: App, socket: WebSocket, origin: Origin, _admitted: Admitted) {
         // What the client still sends is read and dropped: a reset would take what it has not read yet.
         if socket.sink.send(Message::Close(Some(frame))).await.is_ok() {
             while let Some(Ok(_)) = stream.next().await {}
+            if reason == "message_too_big" {
+                std::future::pending::<()>().await // What is left of the message can't be read.
+            }
         }
     };
     // Past the time-out the connection is simply dropped.
@@ -169,13 +176,13 @@ async fn read_ahead(app: &App, stream: &mut SplitStream<WebSocket>, ahead: mpsc:
         };
         let message = match message {
             Ok(message) => message,
-            Err(error) if ahead.is_none() || !is_too_big(&error) => return,
-            Err(_) => {
-                let most = app.config.sessions.message_bytes;
-                let fatal = Fatal::new("message_too_big", format!("a message is at most {most} bytes"));
-                hand_over(&mut ahead, Err(fatal), None).await;
-                std::future::pending().await
-            }
+            Err(error) => match broken(&error) {
+                Some(fatal) if ahead.is_some() => {
+                    hand_over(&mut ahead, Err(fatal), None).await;
+                    std::future::pending().await
+                }
+                _ => return,
+            },
         };
         if ahead.is_none() {
             continue;
@@ -248,10 +255,8 @@ async fn first_message(stream: &mut SplitStream<WebSocket>) -> Result<Start, Fir
                 return Err(First::Bad(Fatal::new("bad_message", "the first message must be start")));
             }
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Err(error)) if is_too_big(&error) => {
-                return Err(First::Bad(Fatal::new("message_too_big", "the message is too big")));
-            }
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(First::Gone),
+            Some(Err(error)) => return Err(broken(&error).map_or(First::Gone, First::Bad)),
+            Some(Ok(Message::Close(_))) | None => return Err(First::Gone),
         }
     }
 }
@@ -283,10 +288,18 @@ pub(super) fn check_segment_ms(ms: Option<u32>) -> Result<(), Refused> {
     }
 }
 
-/// The errors of axum wrap those of tungstenite.
-fn is_too_big(error: &axum::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<tungstenite::Error>());
-    matches!(source, Some(tungstenite::Error::Capacity(_)))
+/// What the client did wrong, after which its socket can't be read any more; None where it has gone.
+fn broken(error: &axum::Error) -> Option<Fatal> {
+    use tungstenite::Error::{Capacity, Protocol, Utf8};
+    use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
+    // The errors of axum wrap those of tungstenite.
+    let source = std::error::Error::source(error)?.downcast_ref::<tungstenite::Error>()?;
+    match source {
+        Capacity(error) => Some(Fatal::new("message_too_big", error.to_string())),
+        Protocol(ResetWithoutClosingHandshake) => None,
+        Protocol(_) | Utf8(_) => Some(Fatal::new("bad_message", source.to_string())),
+        _ => None,
+    }
 }
 
 /// The socket's writing half.

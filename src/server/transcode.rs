@@ -116,7 +116,7 @@ async fn respond(
                     BinaryHeader::Segment(_) => break "video/mp2t".to_owned(),
                 }
             }
-            Some(Outgoing::Message(ServerMessage::Error(error))) if error.fatal => {
+            Some(Outgoing::Message(ServerMessage::Error(error))) => {
                 return Err(Problem::new(&error.code, error.message));
             }
             Some(Outgoing::Message(ServerMessage::Done(_))) | None => {

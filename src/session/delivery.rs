@@ -109,9 +109,10 @@ impl<O: Outlet> Delivery<O> {
         self.outputs = outputs;
         let (latency, metrics) = (pending.complete_at.elapsed(), self.context.metrics.clone());
         receipt.latency_ms = latency.as_millis() as u64;
-        if let Some((output, reason)) = failure {
-            self.failed(&mut receipt, output, &reason).await?;
-        }
+        let hopeless = match failure {
+            Some((output, reason)) => self.failed(&mut receipt, output, reason).await?,
+            None => None,
+        };
         let Caller { op, origin } = self.caller;
         metrics.segment_done(op, receipt.outcome, origin, latency);
         if made.attempts > 0 {
@@ -128,7 +129,7 @@ impl<O: Outlet> Delivery<O> {
         }
         self.message(ServerMessage::Receipt(receipt)).await.map_err(|Gone| Ended::Gone)?;
         drop((pending.place, pending.counted));
-        Ok(())
+        hopeless.map_or(Ok(()), |fatal| Err(Ended::Fatal(fatal)))
     }
 
     fn open_receipt(&self, pending: &Pending, made: &Made) -> Receipt {
@@ -169,28 +170,34 @@ impl<O: Outlet> Delivery<O> {
     }
 
     /// Says the failure in the receipt and in an error. Where nothing has gone well so far and the media is at fault,
-    /// the session ends: the rest of it would fare no better.
-    async fn failed(&mut self, receipt: &mut Receipt, output: Option<String>, reason: &Failure) -> Result<(), Ended> {
+    /// the session is to end with what is returned: the rest of it would fare no better.
+    async fn failed(
+        &mut self,
+        receipt: &mut Receipt,
+        output: Option<String>,
+        reason: Failure,
+    ) -> Result<Option<Fatal>, Ended> {
         let code = reason.code.code();
         receipt.outcome = SegmentOutcome::Failed;
         receipt.error = Some(SegmentError { code: code.to_owned(), message: reason.message.clone() });
         self.done.failed += 1;
-        self.context.metrics.error(code);
         tracing::warn!(seq = receipt.seq, code, reason = %reason.message, "segment failed");
         let at_fault =
             matches!(reason.code, FailureCode::BadMedia | FailureCode::UnsupportedCodec | FailureCode::Poison);
         if at_fault && self.done.failed == self.done.segments + 1 {
-            return Err(Ended::Fatal(Fatal { code, message: reason.message.clone(), output }));
+            return Ok(Some(Fatal { code, message: reason.message, output }));
         }
+        self.context.metrics.error(code);
         let error = ErrorMessage {
             code: code.to_owned(),
-            message: reason.message.clone(),
+            message: reason.message,
             fatal: false,
             retryable: reason.code.retryable(),
             seq: Some(receipt.seq),
             output,
         };
-        self.message(ServerMessage::Error(error)).await.map_err(|Gone| Ended::Gone)
+        self.message(ServerMessage::Error(error)).await.map_err(|Gone| Ended::Gone)?;
+        Ok(None)
     }
 
     async fn finish(&mut self) -> Ended {

@@ -4,5 +4,7 @@
 #![allow(dead_code)]
 
 pub mod barcode;
+pub mod client;
 pub mod media;
+pub mod service;
 pub mod sound;
