@@ -1,6 +1,7 @@
 //! Decodes audio units and puts the samples where their units' times say.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -16,9 +17,6 @@ use crate::media::{Audio, AudioCodec, Ticks, Timescale, codec};
 
 /// Decoded sound that one job may hold, bytes: over a minute of eight channels at 96 kHz.
 const MAX_DECODED: usize = 256 << 20;
-/// How far decoders' own arithmetic takes a time from the one it was given.
-const SLACK: gst::ClockTime = gst::ClockTime::from_useconds(1);
-
 /// A job's units as sound.
 pub struct Decoded {
     /// Silent where nothing was decoded.
@@ -38,8 +36,7 @@ pub fn decode(
     audio: &Audio,
     needed: impl Fn(u32) -> Result<Range<i64>, Failure>,
 ) -> Result<Decoded, Failure> {
-    let places = Places::new(job);
-    let chunks = if job.units.is_empty() { Vec::new() } else { chunks(job, audio, &places)? };
+    let chunks = if job.units.is_empty() { Vec::new() } else { chunks(job, audio)? };
     let (rate, positions) = match chunks.first() {
         Some(chunk) => (chunk.info.rate(), positions(&chunk.info)),
         None if job.units.is_empty() => (audio.sample_rate, pcm::usual_positions(usize::from(audio.channels.max(1)))),
@@ -50,66 +47,38 @@ pub fn decode(
     let window = at(job.window.start)..at(job.window.end);
     let mut pcm = Pcm::silence(needed(rate)?, positions.len());
     let (mut covered, mut next) = (0, window.start);
-    let swallowed = swallowed(audio.codec, job.units.len(), chunks.len());
-    for (index, chunk) in chunks.iter().enumerate() {
+    let (mut current, mut into_unit) = (0, 0);
+    for chunk in &chunks {
         if chunk.info.rate() != rate || chunk.info.channels() as usize != positions.len() {
             return Err(Failure::new(FailureCode::BadMedia, "the sound changes its format inside a segment"));
         }
-        let start = match swallowed {
-            0 => places.find(chunk.time, rate, at),
-            _ => places.0.get(index + swallowed).map(|place| at(place.1)),
-        };
-        let Some(start) = start else { continue };
+        let Some(unit) = job.units.get(chunk.unit) else { continue };
+        into_unit = if chunk.unit == current { into_unit } else { 0 };
+        current = chunk.unit;
+        let start = at(unit.pts).saturating_add(into_unit);
         pcm.place(start, &chunk.samples);
-        let end = start.saturating_add((chunk.samples.len() / positions.len()) as i64).min(window.end);
+        let length = (chunk.samples.len() / positions.len()) as i64;
+        let end = start.saturating_add(length).min(window.end);
         covered += end.saturating_sub(start.max(next)).max(0) as u64;
         next = next.max(end);
+        into_unit += length;
     }
     let expected = expected(job, audio, rate, &window, at);
     Ok(Decoded { pcm, rate, positions, expected, covered })
 }
 
-/// Units at the start that gave no sound. libavcodec drops the priming of streams that name libfaac as their encoder,
-/// and GStreamer then gives each later chunk the time of the unit before it: the chunks are counted from the end.
-fn swallowed(codec: AudioCodec, units: usize, chunks: usize) -> usize {
-    if codec == AudioCodec::Aac { units.saturating_sub(chunks) } else { 0 }
-}
-
-/// Where the units lie: what GStreamer is told, and their presentation time, in order.
-struct Places(Vec<(gst::ClockTime, Ticks)>);
-
-impl Places {
-    fn new(job: &Job) -> Self {
-        let first = job.units.iter().map(|unit| unit.pts).min().unwrap_or_default();
-        let mut places: Vec<_> =
-            job.units.iter().map(|unit| (nanoseconds((unit.pts - first).0, job.track.timescale), unit.pts)).collect();
-        places.sort_unstable();
-        Self(places)
-    }
-
-    fn of(&self, pts: Ticks) -> Option<gst::ClockTime> {
-        self.0.binary_search_by_key(&pts, |place| place.1).ok().and_then(|n| self.0.get(n)).map(|place| place.0)
-    }
-
-    /// The absolute position of sound that came with `time`: that of the unit it is of, and how far into it.
-    fn find(&self, time: gst::ClockTime, rate: u32, at: impl Fn(Ticks) -> i64) -> Option<i64> {
-        let after = self.0.partition_point(|place| place.0 <= time + SLACK);
-        let &(unit_time, pts) = self.0.get(after.checked_sub(1)?)?;
-        let into = u128::from(time.saturating_sub(unit_time).nseconds()) * u128::from(rate);
-        let into = i64::try_from((into + 500_000_000) / 1_000_000_000).ok()?;
-        Some(at(pts).saturating_add(into))
-    }
-}
-
 /// What the decoder gave at once.
 struct Chunk {
-    time: gst::ClockTime,
+    /// Of which unit it is.
+    unit: usize,
     info: gst_audio::AudioInfo,
     /// Interleaved.
     samples: Vec<f32>,
 }
 
-fn chunks(job: &Job, audio: &Audio, places: &Places) -> Result<Vec<Chunk>, Failure> {
+/// Which unit sound is of is told by what the decoder was taking when it gave it: no decoder here looks ahead, and all
+/// of this runs on one thread. The times on its buffers tell less: after a unit without sound they are a unit late.
+fn chunks(job: &Job, audio: &Audio) -> Result<Vec<Chunk>, Failure> {
     let name = elements::choose(elements::audio_decoders(audio.codec), &format!("{:?} decoder", audio.codec))?;
     let decoder = elements::make(name)?;
     decoder.set_property("name", "decoder");
@@ -118,9 +87,16 @@ fn chunks(job: &Job, audio: &Audio, places: &Places) -> Result<Vec<Chunk>, Failu
     let chunks = Arc::new(Mutex::new(Vec::new()));
     let taken = chunks.clone();
     let raw = gst::Caps::builder("audio/x-raw").field("format", "F32LE").field("layout", "interleaved").build();
+    let taken_units = Arc::new(AtomicUsize::new(0));
+    let current = taken_units.clone();
+    let pad = decoder.static_pad("sink").ok_or_else(|| pipeline_failed("a decoder without an input"))?;
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        taken_units.fetch_add(1, Ordering::Relaxed);
+        gst::PadProbeReturn::Ok
+    });
     let mut total = 0;
     let sink = pipeline::sink(&raw, &fault, move |sample| {
-        let chunk = chunk(sample)?;
+        let chunk = chunk(sample, current.load(Ordering::Relaxed).saturating_sub(1))?;
         total += chunk.samples.len() * size_of::<f32>();
         if total > MAX_DECODED {
             return Err(Failure::new(FailureCode::BadMedia, "the units hold too much sound"));
@@ -131,9 +107,10 @@ fn chunks(job: &Job, audio: &Audio, places: &Places) -> Result<Vec<Chunk>, Failu
     let pipeline = gst::Pipeline::new();
     let source = pipeline::source(&source_caps(audio)?);
     pipeline::chain(&pipeline, &[source.upcast_ref(), &decoder, &convert, sink.upcast_ref()])?;
+    let first = job.units.first().map(|unit| unit.pts).unwrap_or_default();
     let buffers = job.units.iter().map(|unit| {
-        let duration = unit.duration.map(|length| nanoseconds(length.0, job.track.timescale));
-        pipeline::buffer(unit.data.clone(), places.of(unit.pts).unwrap_or_default(), duration)
+        let time = nanoseconds((unit.pts - first).0, job.track.timescale);
+        pipeline::buffer(unit.data.clone(), time, None)
     });
     let spoke = chunks.clone();
     pipeline::run(pipeline, &source, buffers, &fault, move || !lock(&spoke).is_empty())?;
@@ -141,14 +118,12 @@ fn chunks(job: &Job, audio: &Audio, places: &Places) -> Result<Vec<Chunk>, Failu
     Ok(std::mem::take(&mut *chunks))
 }
 
-fn chunk(sample: &gst::Sample) -> Result<Chunk, Failure> {
+fn chunk(sample: &gst::Sample, unit: usize) -> Result<Chunk, Failure> {
     let info = sample.caps().and_then(|caps| gst_audio::AudioInfo::from_caps(caps).ok());
     let info = info.ok_or_else(|| pipeline_failed("decoded sound without a format"))?;
-    let time = sample.buffer().and_then(|buffer| buffer.pts());
-    let time = time.ok_or_else(|| Failure::new(FailureCode::FrameMismatch, "decoded sound without a time"))?;
     let bytes = pipeline::bytes(sample)?;
     let (words, _) = bytes.as_chunks::<4>();
-    Ok(Chunk { time, info, samples: words.iter().map(|word| f32::from_le_bytes(*word)).collect() })
+    Ok(Chunk { unit, info, samples: words.iter().map(|word| f32::from_le_bytes(*word)).collect() })
 }
 
 fn positions(info: &gst_audio::AudioInfo) -> Vec<gst_audio::AudioChannelPosition> {
