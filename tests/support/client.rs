@@ -114,7 +114,8 @@ impl Session {
                 }
             }
             Message::Close(frame) => {
-                self.close = frame.map(|frame| (frame.code.into(), frame.reason.to_string())).or(Some((1005, String::new())));
+                self.close =
+                    frame.map(|frame| (frame.code.into(), frame.reason.to_string())).or(Some((1005, String::new())));
             }
             _ => {}
         }
