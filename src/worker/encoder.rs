@@ -80,9 +80,15 @@ fn vp9(encoder: &gst::Element, spec: &VideoSpec, threads: u32) {
     let bits = u64::from(spec.max_kbps.unwrap_or(UNCAPPED_KBPS)) * 1000;
     elements::set(encoder, "deadline", 1);
     elements::set(encoder, "cpu-used", realtime_speed(spec.preset));
-    elements::set(encoder, "end-usage", "cq");
+    // In real-time mode its own capped quality goes to twice the cap.
+    elements::set(encoder, "end-usage", if spec.max_kbps.is_some() { "cbr" } else { "cq" });
     elements::set(encoder, "cq-level", spec.crf.min(63));
+    elements::set(encoder, "min-quantizer", spec.crf.min(63));
     elements::set(encoder, "target-bitrate", bits.min(i32::MAX as u64));
+    // The defaults let a segment spend four seconds' worth of bits before the cap bites.
+    elements::set(encoder, "buffer-size", VBV_MS);
+    elements::set(encoder, "buffer-initial-size", VBV_MS / 2);
+    elements::set(encoder, "buffer-optimal-size", VBV_MS / 2);
     elements::set(encoder, "keyframe-mode", "disabled");
     elements::set(encoder, "keyframe-max-dist", NEVER);
     elements::set(encoder, "lag-in-frames", 0);
@@ -98,6 +104,9 @@ fn av1(encoder: &gst::Element, spec: &VideoSpec, threads: u32) {
     elements::set(encoder, "cpu-used", realtime_speed(spec.preset).max(6) + 1);
     elements::set(encoder, "end-usage", if spec.max_kbps.is_some() { "cbr" } else { "q" });
     elements::set(encoder, "target-bitrate", spec.max_kbps.unwrap_or(UNCAPPED_KBPS).max(1));
+    elements::set(encoder, "buf-sz", VBV_MS);
+    elements::set(encoder, "buf-initial-sz", VBV_MS / 2);
+    elements::set(encoder, "buf-optimal-sz", VBV_MS / 2);
     elements::set(encoder, "min-quantizer", crf);
     elements::set(encoder, "max-quantizer", if spec.max_kbps.is_some() { 63 } else { crf });
     elements::set(encoder, "keyframe-mode", "disabled");

@@ -205,21 +205,9 @@ fn gain_between(from: Position, to: Position, outputs: usize, input: &[Position]
     let surround = matches!(from, RearLeft | SideLeft | SurroundLeft | RearRight | SideRight | SurroundRight);
     let same_side = (left && matches!(to, FrontLeft | RearLeft)) || (right && matches!(to, FrontRight | RearRight));
     match (from, to) {
-        (Lfe1 | Lfe2, _) => {
-            if to == Lfe1 {
-                1.0
-            } else {
-                0.0
-            }
-        }
+        (Lfe1 | Lfe2, _) if to == Lfe1 => 1.0,
         (Mono | FrontCenter, FrontCenter) => 1.0,
-        (Mono | FrontCenter, FrontLeft | FrontRight) => {
-            if outputs == 2 {
-                DOWN_3
-            } else {
-                0.0
-            }
-        }
+        (Mono | FrontCenter, FrontLeft | FrontRight) if outputs == 2 => DOWN_3,
         (RearCenter, RearLeft | RearRight) => DOWN_3,
         // As libswresample: a centre behind goes to both sides, and through them to the front.
         (RearCenter, FrontLeft | FrontRight) if outputs == 2 => 0.5,

@@ -1,4 +1,6 @@
-//! One job through GStreamer.
+//! One job through GStreamer: the way in, for both kinds of work.
+//!
+//! Pictures are in [`super::video`], sound in [`super::audio`].
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,7 +22,7 @@ pub trait Sink: Send + Sync {
 /// Makes all renditions of `job`. Frame counts are checked: fewer or more than the window holds is a failure.
 ///
 /// After a failure the process is of no more use: its pipeline is left standing, since stopping one that is stuck can
-/// block for ever.
+/// block for ever, and its threads may still call the sink.
 pub fn transcode(job: &Job, sink: Arc<dyn Sink>) -> Result<Stats, Failure> {
     let start = Instant::now();
     let cpu_start = cpu_us();

@@ -276,7 +276,7 @@ impl Rung<'_> {
     ) -> Result<gst::Element, Failure> {
         let scale = elements::make("videoconvertscale")?;
         elements::set(&scale, "n-threads", self.threads);
-        elements::set(&scale, "method", "bilinear2");
+        elements::set(&scale, "method", "catrom");
         elements::set(&scale, "add-borders", false);
         elements::set(&scale, "qos", false);
         let filter = elements::make("capsfilter")?;

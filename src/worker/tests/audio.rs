@@ -141,6 +141,7 @@ fn every_codec_is_decoded_to_where_ffmpeg_puts_it() {
         (AudioCodec::Aac, "-c:a aac -b:a 192k", 44_100),
         (AudioCodec::Opus, "-c:a libopus -b:a 128k", 48_000),
         (AudioCodec::Mp3, "-c:a libmp3lame -b:a 192k", 48_000),
+        (AudioCodec::Mp3, "-c:a mp2 -b:a 192k", 48_000),
         (AudioCodec::Ac3, "-c:a ac3 -b:a 192k", 48_000),
         (AudioCodec::Eac3, "-c:a eac3 -b:a 192k", 48_000),
     ];

@@ -2,8 +2,8 @@
 
 use super::support::{Clip, ffmpeg, run_job, scratch, video_clip};
 use crate::job::{Encoded, FailureCode, Job, Preset, VideoSpec, Work};
-use crate::media::codec::annexb;
-use crate::media::{Format, Ticks, VideoCodec, Window};
+use crate::media::codec::{annexb, h264};
+use crate::media::{Colour, Format, Sync, Ticks, VideoCodec, Window};
 
 const SOURCE: &str = "-f lavfi -i testsrc2=size=320x180:rate=25";
 
@@ -91,7 +91,7 @@ fn pictures_are_the_ones_that_went_in_in_their_order() {
 /// As 64×36 grey pictures.
 fn decode_h264(rendition: &Encoded) -> Vec<u8> {
     let (_guard, path) = scratch("out.h264");
-    let (sets, _) = crate::media::codec::h264::ParameterSets::from_avcc(&rendition.config).unwrap();
+    let (sets, _) = h264::ParameterSets::from_avcc(&rendition.config).unwrap();
     let mut stream = Vec::new();
     let mut add = |nal: &[u8]| stream.extend([&[0, 0, 0, 1], nal].concat());
     sets.sps.iter().chain(&sets.pps).for_each(|nal| add(nal));
@@ -208,4 +208,65 @@ fn a_codec_that_is_only_read_is_not_made() {
     let clip = h264_clip(0.2);
     let failure = run_job(&clip.job(work(&[spec(VideoCodec::Vp8, 160, 90)]))).unwrap_err();
     assert_eq!(failure.code, FailureCode::UnsupportedCodec);
+}
+
+#[test]
+fn the_quality_number_and_the_cap_are_obeyed() {
+    let clip = video_clip(
+        VideoCodec::H264,
+        "-f lavfi -i testsrc2=size=320x180:rate=25 -t 2 -vf noise=alls=30:allf=t",
+        "-c:v libx264 -preset veryfast -crf 12",
+    );
+    for codec in [VideoCodec::H264, VideoCodec::H265, VideoCodec::Vp9, VideoCodec::Av1] {
+        let kbps = |crf: u8, max_kbps: Option<u32>| {
+            let (encoded, _) =
+                run_job(&clip.job(work(&[VideoSpec { crf, max_kbps, ..spec(codec, 320, 180) }]))).unwrap();
+            encoded[0].samples.iter().map(|sample| sample.data.len()).sum::<usize>() * 8 / 2 / 1000
+        };
+        let (fine, coarse, capped) = (kbps(20, None), kbps(40, None), kbps(20, Some(300)));
+        println!("{codec:?}: {fine} {coarse} {capped} kb/s");
+        assert!(fine > coarse * 3 / 2, "{codec:?}: {fine} and {coarse} kb/s");
+        assert!(capped < 600 && capped < fine / 2, "{codec:?}: {capped} of {fine} kb/s");
+    }
+}
+
+/// With one frame thread, libav would lose the whole of the second group of pictures.
+#[test]
+fn an_open_group_of_pictures_is_entered_without_loss() {
+    let mut clip = video_clip(
+        VideoCodec::H264,
+        &format!("{SOURCE} -t 3"),
+        "-c:v libx264 -preset medium -bf 3 -x264-params open-gop=1:keyint=25:min-keyint=25:scenecut=0:b-pyramid=normal",
+    );
+    let syncs: Vec<usize> = (1..clip.units.len()).filter(|&n| h264::sync(&clip.units[n].data) != Sync::No).collect();
+    let (start, end) = (syncs[0], syncs[1]);
+    assert_eq!(h264::sync(&clip.units[start].data), Sync::OpenGop);
+    let window = Window { start: clip.units[start].pts, end: clip.units[end].pts };
+    // The leading pictures after the next entry are of this window.
+    let last = (end..clip.units.len()).rfind(|&n| window.contains(clip.units[n].pts)).unwrap_or(end);
+    clip.units.truncate(last + 1);
+    for first in [0, start] {
+        let mut job = clip.job_of(first..last + 1, window, work(&[spec(VideoCodec::H264, 160, 90)]));
+        job.threads = 1;
+        let (encoded, _) = run_job(&job).unwrap_or_else(|failure| panic!("from {first}: {failure}"));
+        check(&job, &clip, &encoded);
+    }
+}
+
+/// Samples that are not square keep the picture's shape on every rung, and the colour description comes along.
+#[test]
+fn shape_and_colour_are_carried_to_every_rung() {
+    let mut clip = h264_clip(0.4);
+    if let Format::Video(video) = &mut clip.track.format {
+        video.sample_aspect = (4, 3);
+        video.colour = Colour { primaries: 9, transfer: 16, matrix: 9, full_range: false };
+    }
+    let job = clip.job(work(&[spec(VideoCodec::H264, 320, 180), spec(VideoCodec::H264, 160, 180)]));
+    let (encoded, _) = run_job(&job).unwrap();
+    for (rendition, aspect) in encoded.iter().zip([(4, 3), (8, 3)]) {
+        let video = h264::ParameterSets::from_avcc(&rendition.config).unwrap().0.video().unwrap();
+        assert_eq!(video.sample_aspect, aspect);
+        assert_eq!(video.colour, Colour { primaries: 9, transfer: 16, matrix: 9, full_range: false });
+        assert_eq!(video.frame_rate, Some((25, 1)));
+    }
 }
