@@ -286,7 +286,8 @@ pub fn decode_barcodes_of(path: &Path) -> Vec<(Fraction, u16)> {
     times.iter().zip(pictures).enumerate().map(read).collect()
 }
 
-/// The first channel of the sound: when its first sample is heard, its rate, and its samples.
+/// The first channel of the sound: when its first sample is heard, its rate, and its samples, silent where there is a
+/// gap between the frames.
 pub fn decode_audio(media: &[u8]) -> (Fraction, u32, Vec<f32>) {
     decode_audio_of(kept(media).path())
 }
@@ -296,11 +297,23 @@ pub fn decode_audio_of(path: &Path) -> (Fraction, u32, Vec<f32>) {
     let stream = probe(path, &["-select_streams", "a:0", "-show_entries", "stream=sample_rate,time_base"]);
     let [rate, base] = stream[0].as_slice() else { panic!("no sound in {stream:?}") };
     let base: Fraction = base.parse().expect("a time base");
-    let frames = probe(path, &["-select_streams", "a:0", "-show_entries", "frame=best_effort_timestamp"]);
-    let first: i64 = frames[0][0].parse().expect("a timestamp");
+    let rate: u32 = rate.parse().expect("a rate");
+    let frames = probe(path, &["-select_streams", "a:0", "-show_entries", "frame=best_effort_timestamp,nb_samples"]);
+    let number = |text: &String| text.parse::<i64>().expect("a number");
+    let first = number(&frames[0][0]);
     let raw = ffmpeg(path, "-i IN -map 0:a:0 -af pan=mono|c0=c0 -f f32le pipe:1");
-    let samples = raw.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect();
-    (Fraction::new(first * base.num, base.den), rate.parse().expect("a rate"), samples)
+    let mut decoded = raw.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]));
+    let mut samples = Vec::new();
+    for frame in &frames {
+        let at = Fraction::new((number(&frame[0]) - first) * base.num, base.den).ticks(i64::from(rate)) as usize;
+        // Less than that is rounding.
+        if at > samples.len() + rate as usize / 100 {
+            samples.resize(at, 0.0);
+        }
+        samples.extend(decoded.by_ref().take(number(&frame[1]) as usize));
+    }
+    samples.extend(decoded);
+    (Fraction::new(first * base.num, base.den), rate, samples)
 }
 
 /// What ffprobe says, a line a row, a field a column.

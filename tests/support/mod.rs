@@ -1,4 +1,5 @@
-//! Media that proves what happened to it: pictures that carry their number, sound that tells its time.
+//! Media that proves what happened to it: pictures that carry their number, sound that tells its time; and the service
+//! to send it through.
 
 // Each integration test is its own crate and uses a part of this.
 #![allow(dead_code)]
@@ -8,3 +9,4 @@ pub mod client;
 pub mod media;
 pub mod service;
 pub mod sound;
+pub mod verify;

@@ -1,0 +1,120 @@
+//! What clients and operators see when workers die, when many come at once, and when the service is told to stop.
+
+mod support;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use support::client::{self, Session};
+use support::media::{Clip, Picture, Shape, Sound};
+use support::service::{self, Service};
+use support::verify;
+use tokio_tungstenite::tungstenite::Message;
+
+const STATES: [&str; 3] = ["starting", "idle", "busy"];
+
+fn start(outputs: &[&str]) -> Value {
+    json!({"segment_ms": 500, "outputs": verify::outputs(outputs)})
+}
+
+fn workers(service: &Service, state: &str) -> f64 {
+    service.metric(&format!("segmill_workers{{state=\"{state}\"}}")).expect("a gauge for each state")
+}
+
+fn restarts(service: &Service) -> f64 {
+    let (_, metrics) = service.get_ops("/metrics");
+    let series = metrics.lines().filter(|line| line.starts_with("segmill_worker_restarts_total{"));
+    series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_worker_costs_nothing_but_time() {
+    let service = Service::start(&["--workers", "2"]);
+    let clip = Clip { gop: 15, frames: 120, ..Clip::default() };
+    let outputs = ["h264@90+aac", "ts:h264+copy"];
+    let before = restarts(&service);
+    // Workers that stand still have their jobs for sure when they are killed.
+    let workers_at_first = service.workers();
+    assert_eq!(workers_at_first.len(), 2);
+    workers_at_first.iter().for_each(|&pid| service::signal(pid, "STOP"));
+    let streaming = tokio::spawn(client::stream(service.listen, start(&outputs), clip.bytes(), 20_000));
+    while workers(&service, "busy") < 2.0 {
+        assert!(!streaming.is_finished(), "no segment is made without a worker");
+    }
+    service::signal(workers_at_first[0], "KILL");
+    service::signal(workers_at_first[1], "CONT");
+    let session = streaming.await.expect("streaming does not panic");
+    verify::session(&clip, &outputs, &session);
+    let attempts: Vec<u64> = session.receipts.iter().filter_map(|receipt| receipt["attempts"].as_u64()).collect();
+    assert!(attempts.contains(&2), "{attempts:?}");
+    assert!(attempts.iter().all(|&attempts| attempts <= 2), "{attempts:?}");
+    assert!(restarts(&service) > before);
+    assert!(!service.workers().contains(&workers_at_first[0]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_sessions_at_once_share_the_workers() {
+    const WORKERS: f64 = 2.0;
+    let service = Service::start(&["--workers", "2"]);
+    let clips = [
+        Clip { gop: 15, first: 100, ..Clip::default() },
+        Clip { gop: 15, first: 200, shape: Shape::Ts, b_frames: 2, ..Clip::default() },
+        Clip {
+            gop: 15,
+            first: 300,
+            shape: Shape::Webm,
+            video: Some(Picture::Vp8),
+            audio: Some(Sound::Opus),
+            ..Clip::default()
+        },
+        Clip { gop: 15, first: 400, shape: Shape::Mp4, video: Some(Picture::H265), ..Clip::default() },
+    ];
+    let outputs = ["h264@90+aac", "h264"];
+    let media: Vec<Vec<u8>> = clips.iter().map(Clip::bytes).collect();
+    let streaming: Vec<_> = media
+        .into_iter()
+        .map(|media| tokio::spawn(client::stream(service.listen, start(&outputs), media, 20_000)))
+        .collect();
+    let mut most_sessions = 0.0f64;
+    while !streaming.iter().all(|session| session.is_finished()) {
+        // The states are read one after the other: only each for itself is bounded, and the processes together.
+        assert!(STATES.iter().all(|state| workers(&service, state) <= WORKERS));
+        assert!(service.workers().len() as f64 <= WORKERS);
+        most_sessions = most_sessions.max(service.metric("segmill_sessions").expect("a gauge"));
+    }
+    assert!(most_sessions > 1.0, "they were there at once");
+    for (clip, streaming) in clips.iter().zip(streaming) {
+        verify::session(clip, &outputs, &streaming.await.expect("streaming does not panic"));
+    }
+    // The service learns a moment later that a client has gone.
+    let empty = || service.metric("segmill_sessions") == Some(0.0);
+    assert!((0..10_000).any(|_| empty()), "all sessions are over");
+    assert_eq!(service.metric("segmill_segments_in_flight"), Some(0.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_finishes_what_is_whole_and_says_goodbye() {
+    let service = Service::start(&["--workers", "2"]);
+    let clip = Clip { gop: 15, ..Clip::default() };
+    let media = clip.bytes();
+    let mut socket = client::connect(service.listen).await;
+    let mut first = start(&["h264@90+aac"]);
+    first["type"] = json!("start");
+    socket.send(Message::text(first.to_string())).await.expect("the service listens");
+    let most = [&[0], &media[..media.len() - 1000]].concat();
+    socket.send(Message::binary(most)).await.expect("the service listens");
+    let mut session = Session::default();
+    // One segment is back: the session is in the middle of its stream.
+    while session.receipts.is_empty() {
+        session.take(socket.next().await.expect("the session goes on").expect("the session goes on"));
+    }
+    let terminating = tokio::task::spawn_blocking(move || service.terminate());
+    while let Some(Ok(message)) = socket.next().await {
+        session.take(message);
+    }
+    assert_eq!(session.error_codes(), ["closing"]);
+    assert_eq!(session.close, Some((1001, "closing".into())));
+    assert_eq!(session.done, None);
+    // What was whole when the signal came is delivered, in order, or not at all.
+    assert!(session.receipts.iter().all(|receipt| receipt["outcome"] == "ok"), "{:?}", session.receipts);
+    assert_eq!(terminating.await.expect("waiting does not panic"), Some(0));
+}
