@@ -148,7 +148,7 @@ impl Plan {
                 },
                 Source::Rendition(index) => {
                     let spec = video.renditions.get(index)?;
-                    let codec = video_name(spec.codec).to_owned();
+                    let codec = spec.codec.name().to_owned();
                     VideoInfo { codec, width: spec.width, height: spec.height, copied: false }
                 }
             })
@@ -164,7 +164,7 @@ impl Plan {
                 },
                 Source::Rendition(index) => {
                     let target = audio.renditions.get(index)?;
-                    let codec = audio_name(target.codec).to_owned();
+                    let codec = target.codec.name().to_owned();
                     AudioInfo { codec, sample_rate: target.sample_rate, channels: target.channels, copied: false }
                 }
             })
@@ -234,7 +234,7 @@ impl Plan {
             return refuse("unsupported_codec", format!("no decoder for {} is installed", planned.source.codec_string));
         }
         if !inventory.video_encoders.iter().any(|(codec, _)| *codec == spec.codec) {
-            return refuse("unsupported_codec", format!("no encoder for {} is installed", video_name(spec.codec)));
+            return refuse("unsupported_codec", format!("no encoder for {} is installed", spec.codec.name()));
         }
         Ok(Source::Rendition(index_of(&mut planned.renditions, spec)))
     }
@@ -271,7 +271,7 @@ impl Plan {
             return refuse("unsupported_codec", format!("no decoder for {} is installed", planned.source.codec_string));
         }
         if !inventory.audio_encoders.iter().any(|(codec, _)| *codec == target.codec) {
-            return refuse("unsupported_codec", format!("no encoder for {} is installed", audio_name(target.codec)));
+            return refuse("unsupported_codec", format!("no encoder for {} is installed", target.codec.name()));
         }
         Ok((index, Source::Rendition(index_of(&mut planned.renditions, target))))
     }
@@ -377,7 +377,7 @@ fn video_spec(request: &VideoRequest, source: &Video) -> Result<VideoSpec, Refus
     };
     let crf = request.crf.unwrap_or(default);
     if crf > most {
-        return refuse("bad_message", format!("crf is at most {most} for {}", video_name(codec)));
+        return refuse("bad_message", format!("crf is at most {most} for {}", codec.name()));
     }
     if request.max_kbps.is_some_and(|kbps| !(16..=500_000).contains(&kbps)) {
         return refuse("bad_message", "max_kbps is 16 to 500000");
@@ -486,7 +486,7 @@ fn hold(container: OutputContainer, format: &Format) -> Result<(), Refused> {
 
 fn hold_codec(container: OutputContainer, codec: VideoCodec) -> Result<(), Refused> {
     if container == OutputContainer::Ts && !matches!(codec, VideoCodec::H264 | VideoCodec::H265) {
-        return refuse("container_cannot_hold", format!("MPEG-TS does not hold {}", video_name(codec)));
+        return refuse("container_cannot_hold", format!("MPEG-TS does not hold {}", codec.name()));
     }
     Ok(())
 }
@@ -497,29 +497,6 @@ fn video_codec(choice: VideoChoice) -> VideoCodec {
         VideoChoice::Vp9 => VideoCodec::Vp9,
         VideoChoice::Av1 => VideoCodec::Av1,
         VideoChoice::H264 | VideoChoice::Copy => VideoCodec::H264,
-    }
-}
-
-/// The protocol's name of a codec.
-pub fn video_name(codec: VideoCodec) -> &'static str {
-    match codec {
-        VideoCodec::H264 => "h264",
-        VideoCodec::H265 => "h265",
-        VideoCodec::Vp8 => "vp8",
-        VideoCodec::Vp9 => "vp9",
-        VideoCodec::Av1 => "av1",
-        VideoCodec::Mpeg2 => "mpeg2",
-    }
-}
-
-/// The protocol's name of a codec.
-pub fn audio_name(codec: AudioCodec) -> &'static str {
-    match codec {
-        AudioCodec::Aac => "aac",
-        AudioCodec::Opus => "opus",
-        AudioCodec::Mp3 => "mp3",
-        AudioCodec::Ac3 => "ac3",
-        AudioCodec::Eac3 => "eac3",
     }
 }
 

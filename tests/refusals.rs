@@ -189,7 +189,9 @@ async fn what_can_not_be_read_or_made_is_refused_by_name_without_a_worker() {
     };
     let (bad, codec) = (("bad_media", 4422), ("unsupported_codec", 4415));
     let container = ("unsupported_container", 4415);
-    let cases: Vec<(&str, Value, Vec<u8>, (&str, u16))> = vec![
+    /// A name, the start, the media; the code and close that it must end with.
+    type Case = (&'static str, Value, Vec<u8>, (&'static str, u16));
+    let cases: Vec<Case> = vec![
         ("garbage", h264(), (0..100_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect(), container),
         ("zeros", h264(), vec![0; 100_000], container),
         ("text", h264(), b"GET / HTTP/1.1\r\nHost: example\r\n\r\n".repeat(100), container),

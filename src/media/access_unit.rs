@@ -129,6 +129,20 @@ pub enum VideoCodec {
     Mpeg2,
 }
 
+impl VideoCodec {
+    /// The protocol's name of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::H264 => "h264",
+            Self::H265 => "h265",
+            Self::Vp8 => "vp8",
+            Self::Vp9 => "vp9",
+            Self::Av1 => "av1",
+            Self::Mpeg2 => "mpeg2",
+        }
+    }
+}
+
 /// Audio codecs that are read here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AudioCodec {
@@ -137,6 +151,19 @@ pub enum AudioCodec {
     Mp3,
     Ac3,
     Eac3,
+}
+
+impl AudioCodec {
+    /// The protocol's name of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Aac => "aac",
+            Self::Opus => "opus",
+            Self::Mp3 => "mp3",
+            Self::Ac3 => "ac3",
+            Self::Eac3 => "eac3",
+        }
+    }
 }
 
 /// Chroma subsampling.

@@ -9,7 +9,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::router::App;
+use super::app::App;
 use crate::session::{self, Caller, Ended, Fatal, Gone, Incoming, Outgoing, Outlet, Wanted};
 
 /// Messages between a session and an HTTP response.

@@ -5,6 +5,7 @@
 //! session on the same [`TaskTracker`] and watches the same [`CancellationToken`].
 
 pub mod admission;
+pub mod app;
 mod body;
 mod contract;
 pub mod ops;

@@ -1,7 +1,5 @@
 //! The public port's routes.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
@@ -9,30 +7,13 @@ use axum::response::Response;
 use axum::routing::{any, get, post};
 use axum::{Json, middleware};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::admission::Admission;
+use super::app::App;
 use super::problem::Problem;
 use super::{contract, segments, stream, transcode};
-use crate::config::Config;
-use crate::ladder::{audio_name, video_name};
-use crate::session::Context;
 use crate::telemetry;
-
-/// What the handlers share.
-#[derive(Clone)]
-pub struct App {
-    pub context: Arc<Context>,
-    pub config: Arc<Config>,
-    pub admission: Admission,
-    /// Cancelled when no more input is to be read.
-    pub draining: CancellationToken,
-    /// Every session's task.
-    pub tracker: TaskTracker,
-}
 
 /// The routes of PROTOCOL version 1.
 pub fn router(app: App) -> Router {
@@ -72,10 +53,10 @@ async fn trace(request: Request, next: middleware::Next) -> Response {
 async fn capabilities(State(app): State<App>) -> Json<Value> {
     let inventory = app.context.pool.inventory();
     let video = |codecs: &[(crate::media::VideoCodec, String)]| -> Vec<Value> {
-        codecs.iter().map(|(codec, element)| json!({"codec": video_name(*codec), "element": element})).collect()
+        codecs.iter().map(|(codec, element)| json!({"codec": codec.name(), "element": element})).collect()
     };
     let audio = |codecs: &[(crate::media::AudioCodec, String)]| -> Vec<Value> {
-        codecs.iter().map(|(codec, element)| json!({"codec": audio_name(*codec), "element": element})).collect()
+        codecs.iter().map(|(codec, element)| json!({"codec": codec.name(), "element": element})).collect()
     };
     let config = &app.config;
     Json(json!({

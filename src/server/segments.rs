@@ -11,17 +11,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
+use super::app::{App, origin};
 use super::body;
 use super::problem::Problem;
-use super::router::App;
-use super::stream;
-use crate::ladder::{self, Request};
-use crate::protocol::{BinaryHeader, Input, InputContainer, Mode, Output, Receipt, ServerMessage};
+use crate::protocol::{BinaryHeader, Input, InputContainer, Output, Receipt, ServerMessage};
 use crate::session::{Caller, Outgoing, Wanted};
 use crate::telemetry::metrics::Operation;
-
-/// Never cut: the body is one segment, and the caps on one hold.
-const WHOLE: u32 = u32::MAX;
 
 /// Query parameters.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -52,7 +47,8 @@ pub async fn segments(State(app): State<App>, request: HttpRequest) -> Response 
 }
 
 async fn respond(app: &App, request: HttpRequest) -> Result<Response, Problem> {
-    let origin = stream::origin(request.headers());
+    let settings = &app.context.settings;
+    let origin = origin(request.headers());
     let parameters = Query::<Parameters>::try_from_uri(request.uri());
     let Query(parameters) = parameters.map_err(|rejection| Problem::new("bad_request", rejection.body_text()))?;
     let admitted = app.admission.admit()?;
@@ -62,12 +58,13 @@ async fn respond(app: &App, request: HttpRequest) -> Result<Response, Problem> {
     });
     let (messages, _ended) = if multipart {
         let (spec, media) = read_form(app, request).await?;
-        let wanted = wanted(app, spec.input.container, spec.outputs)?;
+        let wanted =
+            Wanted::segment(spec.input.container, spec.outputs, settings).map_err(|fatal| Problem::from(&fatal))?;
         body::start(app, caller, wanted, body::once(media), admitted)
     } else {
         let outputs = parameters.outputs.as_deref().map(serde_json::from_str).transpose();
         let outputs = outputs.map_err(|error| Problem::new("bad_request", format!("outputs: {error}")))?;
-        let wanted = wanted(app, parameters.container, outputs)?;
+        let wanted = Wanted::segment(parameters.container, outputs, settings).map_err(|fatal| Problem::from(&fatal))?;
         let incoming = body::bounded(body::incoming(app, request.into_body()), app.config.segments.max_bytes);
         body::start(app, caller, wanted, incoming, admitted)
     };
@@ -100,18 +97,6 @@ async fn read_form(app: &App, request: HttpRequest) -> Result<(Spec, Bytes), Pro
     }
     let media = media.ok_or_else(|| Problem::new("bad_request", "the part media is missing"))?;
     Ok((spec, media))
-}
-
-fn wanted(app: &App, container: InputContainer, outputs: Option<Vec<Output>>) -> Result<Wanted, Problem> {
-    let request = match outputs {
-        None => Request::Auto,
-        Some(outputs) => {
-            ladder::check_request(&outputs, app.context.settings.ladder)
-                .map_err(|refused| Problem::new(refused.code, refused.message))?;
-            Request::Outputs(outputs)
-        }
-    };
-    Ok(Wanted { container, mode: Mode::File, segment_ms: Some(WHOLE), request })
 }
 
 /// What came back.

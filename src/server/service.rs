@@ -12,18 +12,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::Admission;
+use super::app::App;
 use super::ops;
-use super::router::{App, router};
+use super::router::router;
 use crate::config::Config;
-use crate::media::demux;
 use crate::pool::{self, Observer, Pool, Workers};
 use crate::session::{Context, Scratch, Settings};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::WorkerState;
-use crate::{ladder, segment};
-
-/// Most outputs in a session.
-const MAX_OUTPUTS: usize = 16;
 
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +74,7 @@ impl Service {
             context: Arc::new(Context {
                 pool: pool.clone(),
                 metrics: metrics.clone(),
-                settings: settings(&config),
+                settings: Settings::new(&config),
                 scratch: Scratch::new(config.scratch.dir.clone(), config.scratch.bytes),
             }),
             admission: Admission::new(config.max_sessions, shutdown.clone(), metrics, readiness.clone()),
@@ -121,23 +117,6 @@ fn workers(config: &Config, environment: Vec<(OsString, OsString)>) -> Result<po
         wall_timeout: config.clocks.wall,
         ..pool::Config::new(program, config.cpus)
     })
-}
-
-fn settings(config: &Config) -> Settings {
-    let segments = &config.segments;
-    let max_bytes = segments.max_bytes as usize;
-    Settings {
-        segment: segment::Settings {
-            target_ms: segments.segment_ms,
-            max_ms: segments.max_gop.as_millis() as u32,
-            max_frames: segments.max_frames as usize,
-            max_bytes,
-            max_skew_ms: 0,
-        },
-        ladder: ladder::Limits { max_pixels: u64::from(segments.max_pixels), max_outputs: MAX_OUTPUTS },
-        demux: demux::Limits { unit_bytes: max_bytes.min(demux::Limits::default().unit_bytes), ..Default::default() },
-        in_flight: config.segments_in_flight,
-    }
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

@@ -17,9 +17,8 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite;
 
 use super::admission::Admitted;
+use super::app::{App, origin};
 use super::problem::Problem;
-use super::router::App;
-use crate::ladder::{self, Refused, Request};
 use crate::protocol::{self, ClientMessage, ErrorMessage, Ready, SUBPROTOCOL, ServerMessage, SessionLimits, Start};
 use crate::session::{self, Caller, Ended, Fatal, Gone, Incoming, Outgoing, Outlet, Wanted};
 use crate::telemetry::metrics::{Direction, Operation, Origin};
@@ -28,8 +27,6 @@ use crate::telemetry::metrics::{Direction, Operation, Origin};
 const AHEAD_MESSAGES: usize = 64;
 /// How long a client may take to answer a close before the connection is cut.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Target lengths that a client may ask for, milliseconds.
-const SEGMENT_MS: std::ops::RangeInclusive<u32> = 200..=30_000;
 
 /// Upgrades, where there is room.
 pub async fn upgrade(
@@ -57,14 +54,6 @@ pub async fn upgrade(
         run(app, socket, origin, admitted).await;
         drop(tracked);
     })
-}
-
-/// Load tests say so, and are counted apart.
-pub(super) fn origin(headers: &HeaderMap) -> Origin {
-    match headers.get("segmill-origin").map(|value| value.as_bytes()) {
-        Some(b"loadtest") => Origin::Loadtest,
-        _ => Origin::Client,
-    }
 }
 
 fn offers_subprotocol(headers: &HeaderMap) -> bool {
@@ -119,7 +108,7 @@ async fn converse(
         return Ended::Gone;
     }
     let wanted = match timeout(config.sessions.start_timeout, first_message(stream)).await {
-        Ok(Ok(start)) => check(start, app),
+        Ok(Ok(start)) => Wanted::stream(start, &app.context.settings),
         Ok(Err(First::Gone)) => return Ended::Gone,
         Ok(Err(First::Bad(fatal))) => Err(fatal),
         Err(_) => Err(Fatal::new("start_timeout", "no start message came in time")),
@@ -263,29 +252,6 @@ async fn first_message(stream: &mut SplitStream<WebSocket>) -> Result<Start, Fir
 
 fn parse(text: &str) -> Result<ClientMessage, Fatal> {
     serde_json::from_str(text).map_err(|error| Fatal::new("bad_message", format!("the message can't be read: {error}")))
-}
-
-fn check(start: Start, app: &App) -> Result<Wanted, Fatal> {
-    check_segment_ms(start.segment_ms)?;
-    let request = match start.outputs {
-        None => Request::Auto,
-        Some(outputs) => {
-            ladder::check_request(&outputs, app.context.settings.ladder)?;
-            Request::Outputs(outputs)
-        }
-    };
-    Ok(Wanted { container: start.input.container, mode: start.mode, segment_ms: start.segment_ms, request })
-}
-
-/// The bounds of a client's own target length.
-pub(super) fn check_segment_ms(ms: Option<u32>) -> Result<(), Refused> {
-    match ms {
-        Some(ms) if !SEGMENT_MS.contains(&ms) => {
-            let message = format!("segment_ms is {} to {}", SEGMENT_MS.start(), SEGMENT_MS.end());
-            Err(Refused { code: "bad_message", message, output: None })
-        }
-        _ => Ok(()),
-    }
 }
 
 /// What the client did wrong, after which its socket can't be read any more; None where it has gone.

@@ -12,14 +12,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
+use super::app::{App, origin};
+use super::body;
 use super::problem::Problem;
-use super::router::App;
-use super::{body, stream};
 use crate::job::Preset;
-use crate::ladder::{self, Request};
 use crate::protocol::{
-    AudioChoice, AudioRequest, BinaryHeader, Done, InputContainer, Mode, Output, OutputContainer, ServerMessage,
-    VideoChoice, VideoRequest,
+    AudioChoice, AudioRequest, BinaryHeader, Done, InputContainer, Output, OutputContainer, ServerMessage, VideoChoice,
+    VideoRequest,
 };
 use crate::session::{Caller, Outgoing, Wanted};
 use crate::telemetry::metrics::Operation;
@@ -104,7 +103,7 @@ async fn respond(
     let Query(parameters) = parameters.map_err(|rejection| Problem::new("bad_request", rejection.body_text()))?;
     let wanted = wanted(parameters, app)?;
     let admitted = app.admission.admit()?;
-    let caller = Caller { op: Operation::Transcode, origin: stream::origin(headers) };
+    let caller = Caller { op: Operation::Transcode, origin: origin(headers) };
     let (mut messages, _ended) = body::start(app, caller, wanted, body::incoming(app, request_body), admitted);
     let mut first = Vec::new();
     let mime = loop {
@@ -198,15 +197,6 @@ fn wanted(parameters: Parameters, app: &App) -> Result<Wanted, Problem> {
             track: parameters.track,
         }),
     };
-    let outputs = [output];
-    ladder::check_request(&outputs, app.context.settings.ladder)
-        .and_then(|()| stream::check_segment_ms(parameters.segment_ms))
-        .map_err(|refused| Problem::new(refused.code, refused.message))?;
-    let [output] = outputs;
-    Ok(Wanted {
-        container: parameters.input,
-        mode: Mode::File,
-        segment_ms: parameters.segment_ms,
-        request: Request::OfWhatIsThere(output),
-    })
+    let settings = &app.context.settings;
+    Wanted::transcode(parameters.input, output, parameters.segment_ms, settings).map_err(|fatal| Problem::from(&fatal))
 }

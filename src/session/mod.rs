@@ -8,6 +8,7 @@ mod delivery;
 mod intake;
 mod output;
 mod scratch;
+mod wanted;
 mod work;
 
 use std::future::Future;
@@ -18,13 +19,18 @@ use futures_util::Stream;
 use tokio::sync::{Semaphore, mpsc};
 
 pub use scratch::Scratch;
+pub use wanted::Wanted;
 
+use crate::config::Config;
 use crate::ladder;
 use crate::media::demux;
 use crate::pool::Pool;
-use crate::protocol::{BinaryHeader, Done, InputContainer, Mode, ServerMessage};
+use crate::protocol::{BinaryHeader, Done, ServerMessage};
 use crate::segment;
 use crate::telemetry::metrics::{Metrics, Operation, Origin};
+
+/// Most outputs in a session.
+const MAX_OUTPUTS: usize = 16;
 
 /// What all sessions share.
 pub struct Context {
@@ -37,7 +43,7 @@ pub struct Context {
 /// Bounds of a session.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// `target_ms` is the default, which a client may change.
+    /// `target_ms` is the default, which a client may change; `max_skew_ms` follows from its mode.
     pub segment: segment::Settings,
     pub ladder: ladder::Limits,
     pub demux: demux::Limits,
@@ -45,14 +51,26 @@ pub struct Settings {
     pub in_flight: usize,
 }
 
-/// What a client wants made of its stream; checked.
-#[derive(Debug, Clone)]
-pub struct Wanted {
-    pub container: InputContainer,
-    pub mode: Mode,
-    /// Target length of a segment; None: the service's own.
-    pub segment_ms: Option<u32>,
-    pub request: ladder::Request,
+impl Settings {
+    pub fn new(config: &Config) -> Self {
+        let segments = &config.segments;
+        let max_bytes = usize::try_from(segments.max_bytes).unwrap_or(usize::MAX);
+        Self {
+            segment: segment::Settings {
+                target_ms: segments.segment_ms,
+                max_ms: u32::try_from(segments.max_gop.as_millis()).unwrap_or(u32::MAX),
+                max_frames: segments.max_frames as usize,
+                max_bytes,
+                max_skew_ms: 0,
+            },
+            ladder: ladder::Limits { max_pixels: u64::from(segments.max_pixels), max_outputs: MAX_OUTPUTS },
+            demux: demux::Limits {
+                unit_bytes: max_bytes.min(demux::Limits::default().unit_bytes),
+                ..demux::Limits::default()
+            },
+            in_flight: config.segments_in_flight,
+        }
+    }
 }
 
 /// What comes from a client.

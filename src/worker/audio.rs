@@ -9,7 +9,7 @@ use gstreamer::prelude::*;
 
 use super::pcm::{self, Pcm, Resampler};
 use super::pipeline::{self, Fault, pipeline_failed};
-use super::transcode::Sink;
+use super::sink::Sink;
 use super::{elements, sound};
 use crate::job::{AudioSpec, EncodedSample, Failure, FailureCode, Job, Stats};
 use crate::media::codec::{aac, opus};

@@ -9,6 +9,7 @@ mod elements;
 mod encoder;
 mod pcm;
 mod pipeline;
+mod sink;
 mod sound;
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,8 @@ use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, getpid, kill_process};
 
-use self::transcode::{Sink, inventory, transcode};
+use self::sink::Sink;
+use self::transcode::{inventory, transcode};
 use crate::ipc::worker_end::{Reader, Writer};
 use crate::ipc::{Error, FromWorker};
 use crate::job::{EncodedSample, Failure, Inventory, Job, Stats};

@@ -5,19 +5,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-
+use super::sink::Sink;
 use super::{audio, elements, video};
-use crate::job::{EncodedSample, Failure, FailureCode, Inventory, Job, Stats, Work};
+use crate::job::{Failure, FailureCode, Inventory, Job, Stats, Work};
 use crate::media::Format;
-
-/// Takes what is made as it is made; called from the pipeline's threads.
-pub trait Sink: Send + Sync {
-    /// The rendition's set-up, in the form of `Video::config` or `Audio::config`; before its first sample.
-    fn set_up(&self, rendition: usize, config: Bytes);
-    /// The rendition's next sample, in decode order.
-    fn sample(&self, rendition: usize, sample: EncodedSample);
-}
 
 /// Makes all renditions of `job`. Frame counts are checked: fewer or more than the window holds is a failure.
 ///

@@ -13,8 +13,8 @@ use gstreamer::prelude::*;
 
 use super::encoder::{self, Packer};
 use super::pipeline::{self, Fault, pipeline_failed};
+use super::sink::Sink;
 use super::times::Times;
-use super::transcode::Sink;
 use super::{colour, elements};
 use crate::job::{EncodedSample, Failure, FailureCode, Job, Stats, VideoSpec};
 use crate::media::{Ticks, Video, VideoCodec, Window};

@@ -11,7 +11,8 @@ use crate::media::{
     AccessUnit, Audio, AudioCodec, Chroma, Colour, Format, Sync, Ticks, Timescale, Track, TrackId, Video, VideoCodec,
     Window,
 };
-use crate::worker::transcode::{Sink, transcode};
+use crate::worker::sink::Sink;
+use crate::worker::transcode::transcode;
 
 pub struct Clip {
     pub track: Track,

@@ -1,0 +1,67 @@
+//! What a client wants made of its stream, checked as far as that goes before the stream is known.
+
+use super::{Fatal, Settings};
+use crate::ladder::{self, Request};
+use crate::protocol::{InputContainer, Mode, Output, Start};
+
+/// Target lengths that a client may ask for, milliseconds.
+const SEGMENT_MS: std::ops::RangeInclusive<u32> = 200..=30_000;
+/// Never cut: the caps on one segment hold for the whole.
+const WHOLE: u32 = u32::MAX;
+
+/// A checked request.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub(super) container: InputContainer,
+    pub(super) mode: Mode,
+    /// Target length of a segment; None: the service's own.
+    pub(super) segment_ms: Option<u32>,
+    pub(super) request: Request,
+}
+
+impl Wanted {
+    /// A stream, as its `start` says.
+    pub fn stream(start: Start, settings: &Settings) -> Result<Self, Fatal> {
+        check_segment_ms(start.segment_ms)?;
+        let request = outputs(start.outputs, settings)?;
+        Ok(Self { container: start.input.container, mode: start.mode, segment_ms: start.segment_ms, request })
+    }
+
+    /// One piece of media that is one segment. Without `requested`, the `auto` ladder.
+    pub fn segment(
+        container: InputContainer,
+        requested: Option<Vec<Output>>,
+        settings: &Settings,
+    ) -> Result<Self, Fatal> {
+        let request = outputs(requested, settings)?;
+        Ok(Self { container, mode: Mode::File, segment_ms: Some(WHOLE), request })
+    }
+
+    /// A file or stream as one output, of which the source may lack the video or the audio.
+    pub fn transcode(
+        container: InputContainer,
+        output: Output,
+        segment_ms: Option<u32>,
+        settings: &Settings,
+    ) -> Result<Self, Fatal> {
+        check_segment_ms(segment_ms)?;
+        ladder::check_request(std::slice::from_ref(&output), settings.ladder)?;
+        Ok(Self { container, mode: Mode::File, segment_ms, request: Request::OfWhatIsThere(output) })
+    }
+}
+
+fn outputs(requested: Option<Vec<Output>>, settings: &Settings) -> Result<Request, Fatal> {
+    let Some(outputs) = requested else { return Ok(Request::Auto) };
+    ladder::check_request(&outputs, settings.ladder)?;
+    Ok(Request::Outputs(outputs))
+}
+
+fn check_segment_ms(ms: Option<u32>) -> Result<(), Fatal> {
+    match ms {
+        Some(ms) if !SEGMENT_MS.contains(&ms) => {
+            let message = format!("segment_ms is {} to {}", SEGMENT_MS.start(), SEGMENT_MS.end());
+            Err(Fatal::new("bad_message", message))
+        }
+        _ => Ok(()),
+    }
+}
