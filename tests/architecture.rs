@@ -13,7 +13,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("ipc", &["job", "media"]),
     ("worker", &["job", "ipc", "media"]),
     ("config", &[]),
-    ("telemetry", &["config"]),
+    ("telemetry", &["config", "protocol"]),
     ("pool", &["job", "ipc", "telemetry", "media"]),
     ("session", &["media", "segment", "job", "ladder", "pool", "telemetry", "protocol", "config"]),
     ("server", &["session", "pool", "telemetry", "protocol", "config", "job", "media"]),
