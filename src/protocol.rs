@@ -408,6 +408,7 @@ pub fn http_status(code: &str) -> u16 {
 fn status_of(code: &str) -> (u16, u16) {
     match code {
         "bad_message" | "bad_request" => (4400, 400),
+        "client_gone" => (1000, 400),
         "idle_timeout" | "start_timeout" | "slow_client" => (4408, 408),
         "resolution_limit" | "media_limit" | "scratch_full" | "gop_too_long" => (4413, 413),
         "message_too_big" => (1009, 413),

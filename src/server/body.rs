@@ -68,7 +68,7 @@ struct Channel {
 impl Outlet for Channel {
     async fn send(&mut self, outgoing: Outgoing) -> Result<(), Gone> {
         let sent = timeout(self.patience, self.sender.send(outgoing)).await;
-        sent.map_err(|_| Gone)?.map_err(|_| Gone)
+        sent.map_err(|_| Gone::Slow)?.map_err(|_| Gone::Left)
     }
 }
 
@@ -104,7 +104,7 @@ mod tests {
         let message =
             || Outgoing::Message(ServerMessage::Pressure(Pressure { level: PressureLevel::None, queued_ms: 0 }));
         assert_eq!(outlet.send(message()).await, Ok(()));
-        assert_eq!(outlet.send(message()).await, Err(Gone));
+        assert_eq!(outlet.send(message()).await, Err(Gone::Slow));
     }
 
     #[tokio::test]

@@ -65,13 +65,12 @@ async fn run(app: App, socket: WebSocket, origin: Origin, _admitted: Admitted) {
     let (sink, mut stream) = socket.split();
     let id = uuid::Uuid::now_v7();
     let span = tracing::info_span!("session", session = %id);
-    let mut socket = Socket { sink, app: app.clone(), slow: false };
+    let mut socket = Socket { sink, app: app.clone() };
     let ended = tracing::Instrument::instrument(converse(&app, &mut socket, &mut stream, id, origin), span).await;
     let (code, reason) = match &ended {
-        _ if socket.slow => (protocol::close_code("slow_client"), "slow_client"),
         Ended::Done(_) => (1000, "done"),
         Ended::Fatal(fatal) => (protocol::close_code(fatal.code), fatal.code),
-        Ended::Gone => (1000, "gone"),
+        Ended::Gone(gone) => (protocol::close_code(gone.code()), gone.code()),
     };
     tracing::info!(session = %id, code, reason, "session ended");
     let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
@@ -105,11 +104,11 @@ async fn converse(
     let server = concat!("segmill/", env!("CARGO_PKG_VERSION")).to_owned();
     let ready = ServerMessage::Ready(Ready { session: id.to_string(), server, limits });
     if socket.send(Outgoing::Message(ready)).await.is_err() {
-        return Ended::Gone;
+        return Ended::Gone(Gone::Left);
     }
     let wanted = match timeout(config.sessions.start_timeout, first_message(stream)).await {
         Ok(Ok(start)) => Wanted::stream(start, &app.context.settings),
-        Ok(Err(First::Gone)) => return Ended::Gone,
+        Ok(Err(First::Gone)) => return Ended::Gone(Gone::Left),
         Ok(Err(First::Bad(fatal))) => Err(fatal),
         Err(_) => Err(Fatal::new("start_timeout", "no start message came in time")),
     };
@@ -129,8 +128,8 @@ async fn converse(
         biased;
         ended = session => ended,
         () = read_ahead(app, stream, ahead, bytes) => {
-            app.context.metrics.error("client_gone");
-            Ended::Gone
+            app.context.metrics.error(Gone::Left.code());
+            Ended::Gone(Gone::Left)
         }
     }
 }
@@ -272,8 +271,6 @@ fn broken(error: &axum::Error) -> Option<Fatal> {
 struct Socket {
     sink: SplitSink<WebSocket, Message>,
     app: App,
-    /// The client did not take what was sent to it in time.
-    slow: bool,
 }
 
 impl Socket {
@@ -314,11 +311,8 @@ impl Socket {
             }
         };
         match timeout(self.app.config.sessions.write_timeout, self.sink.send(message)).await {
-            Ok(sent) => sent.map_err(|_| Gone),
-            Err(_) => {
-                self.slow = true;
-                Err(Gone)
-            }
+            Ok(sent) => sent.map_err(|_| Gone::Left),
+            Err(_) => Err(Gone::Slow),
         }
     }
 }

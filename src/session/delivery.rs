@@ -37,14 +37,14 @@ pub(super) async fn run(
             biased;
             Some(notice) = notices.recv() => match delivery.message(notice).await {
                 Ok(()) => continue,
-                Err(Gone) => break Ended::Gone,
+                Err(gone) => break gone.into(),
             },
             slot = slots.recv() => slot,
         };
         let sent = match slot {
             Some(Slot::Plan(plan, tracks)) => {
                 delivery.plan(&plan);
-                delivery.message(ServerMessage::Tracks(*tracks)).await.map_err(|Gone| Ended::Gone)
+                delivery.message(ServerMessage::Tracks(*tracks)).await.map_err(Ended::from)
             }
             Some(Slot::Segment(pending)) => delivery.segment(*pending, &mut notices).await,
             Some(Slot::End(Ok(()))) => break delivery.finish().await,
@@ -86,7 +86,7 @@ impl<O: Outlet> Delivery<O> {
         let made = loop {
             tokio::select! {
                 biased;
-                Some(notice) = notices.recv() => self.message(notice).await.map_err(|Gone| Ended::Gone)?,
+                Some(notice) = notices.recv() => self.message(notice).await?,
                 made = &mut pending.made => break made,
             }
         };
@@ -98,7 +98,7 @@ impl<O: Outlet> Delivery<O> {
         for output in &mut outputs {
             match output.render(&pending, &made) {
                 Ok(Some(rendered)) => {
-                    self.send(&mut receipt, output, rendered).await.map_err(|Gone| Ended::Gone)?;
+                    self.send(&mut receipt, output, rendered).await?;
                 }
                 Ok(None) => {}
                 Err(reason) => {
@@ -127,7 +127,7 @@ impl<O: Outlet> Delivery<O> {
         for (name, frames) in &receipt.frames_out {
             *self.done.frames_out.entry(name.clone()).or_default() += frames;
         }
-        self.message(ServerMessage::Receipt(receipt)).await.map_err(|Gone| Ended::Gone)?;
+        self.message(ServerMessage::Receipt(receipt)).await?;
         drop((pending.place, pending.counted));
         hopeless.map_or(Ok(()), |fatal| Err(Ended::Fatal(fatal)))
     }
@@ -196,7 +196,7 @@ impl<O: Outlet> Delivery<O> {
             seq: Some(receipt.seq),
             output,
         };
-        self.message(ServerMessage::Error(error)).await.map_err(|Gone| Ended::Gone)?;
+        self.message(ServerMessage::Error(error)).await?;
         Ok(None)
     }
 
@@ -204,7 +204,7 @@ impl<O: Outlet> Delivery<O> {
         let done = self.done.clone();
         match self.message(ServerMessage::Done(done.clone())).await {
             Ok(()) => Ended::Done(done),
-            Err(Gone) => Ended::Gone,
+            Err(gone) => gone.into(),
         }
     }
 
@@ -212,7 +212,7 @@ impl<O: Outlet> Delivery<O> {
     async fn close(mut self, ended: Ended) -> Ended {
         match &ended {
             Ended::Done(_) => {}
-            Ended::Gone => self.context.metrics.error("client_gone"),
+            Ended::Gone(gone) => self.context.metrics.error(gone.code()),
             Ended::Fatal(fatal) => {
                 self.context.metrics.error(fatal.code);
                 let error = ErrorMessage {

@@ -94,9 +94,30 @@ pub trait Outlet: Send {
     fn send(&mut self, outgoing: Outgoing) -> impl Future<Output = Result<(), Gone>> + Send;
 }
 
-/// The client is not there any more.
+/// Why nothing more can be sent to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gone;
+pub enum Gone {
+    /// It is not there any more.
+    Left,
+    /// It did not take in time what was sent to it.
+    Slow,
+}
+
+impl Gone {
+    /// The stable code.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Left => "client_gone",
+            Self::Slow => "slow_client",
+        }
+    }
+}
+
+impl From<Gone> for Ended {
+    fn from(gone: Gone) -> Self {
+        Self::Gone(gone)
+    }
+}
 
 /// Why a session ended before its stream did.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -121,8 +142,8 @@ impl Fatal {
 pub enum Ended {
     Done(Done),
     Fatal(Fatal),
-    /// The client went away.
-    Gone,
+    /// The client went away, or is as good as gone.
+    Gone(Gone),
 }
 
 /// Who asks, and through what.
