@@ -186,8 +186,8 @@ fn filter_across(made: &mut [Bytes], columns: &[Wide], across: &Axis) {
 #[inline(always)]
 fn weigh(samples: &[Wide], weights: &[i16]) -> Bytes {
     let half = 1 << (FRACTION - 1);
-    // Each product is cut off, by half a unit on average; black must stay black all the same.
-    let mut sum = [i16x8::splat(half + (weights.len() / 2).min(half as usize - 1) as i16); 4];
+    // Each product is cut off, by half a unit on average.
+    let mut sum = [i16x8::splat(half + (weights.len() / 2) as i16); 4];
     for (sample, &weight) in samples.iter().zip(weights) {
         let weight = i16x8::splat(weight);
         for lane in 0..4 {
