@@ -9,6 +9,8 @@ mod elements;
 mod encoder;
 mod pcm;
 mod pipeline;
+mod resize;
+mod scaler;
 mod sink;
 mod sound;
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! A video job: decode, keep the window, scale down rung by rung, encode.
 //!
 //! ```text
-//! appsrc ! decoder ! [deinterlace] ! videoconvertscale ! caps ! tee ! queue ! encoder ! appsink
-//!                                                               tee ! queue ! videoconvertscale ! caps ! tee ! …
+//! appsrc ! decoder ! [deinterlace] ! videoconvert ! scaler ! caps ! tee ! queue ! encoder ! appsink
+//!                                                                  tee ! queue ! scaler ! caps ! tee ! …
 //! ```
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use super::encoder::{self, Packer};
 use super::pipeline::{self, Fault, pipeline_failed};
 use super::sink::Sink;
 use super::times::Times;
-use super::{colour, elements};
+use super::{colour, elements, scaler};
 use crate::job::{EncodedSample, Failure, FailureCode, Job, Stats, VideoSpec};
 use crate::media::{Ticks, Video, VideoCodec, Window};
 
@@ -51,6 +51,11 @@ pub fn transcode(
         pipeline::chain(&pipeline, &[&upstream, &deinterlace])?;
         upstream = deinterlace;
     }
+    let convert = elements::make("videoconvert")?;
+    elements::set(&convert, "n-threads", job.threads.max(1));
+    elements::set(&convert, "qos", false);
+    pipeline::chain(&pipeline, &[&upstream, &convert])?;
+    upstream = convert;
     let mut counts = Vec::with_capacity(renditions.len());
     for (rendition, spec) in renditions.iter().enumerate() {
         let rung = Rung { rendition, spec, pinned: &pinned, threads: job.threads.max(1) };
@@ -274,11 +279,7 @@ impl Rung<'_> {
         output: Output,
         fault: &Fault,
     ) -> Result<gst::Element, Failure> {
-        let scale = elements::make("videoconvertscale")?;
-        elements::set(&scale, "n-threads", self.threads);
-        elements::set(&scale, "method", "catrom");
-        elements::set(&scale, "add-borders", false);
-        elements::set(&scale, "qos", false);
+        let scale = scaler::make()?;
         let filter = elements::make("capsfilter")?;
         filter.set_property("caps", self.pinned.rung(self.spec)?);
         let tee = elements::make("tee")?;
