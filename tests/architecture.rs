@@ -76,6 +76,19 @@ fn media_has_no_io_no_clock_no_runtime() {
     });
 }
 
+#[test]
+fn the_page_has_the_same_table() {
+    let page = fs::read_to_string("ARCHITECTURE.md").unwrap();
+    for (name, allowed) in IMPORTS {
+        let heads = [format!("| `src/{name}/` |"), format!("| `src/{name}.rs` |")];
+        let row = page.lines().find(|line| heads.iter().any(|head| line.starts_with(head)));
+        let row = row.unwrap_or_else(|| panic!("{name} is not on the page"));
+        let cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+        let listed: Vec<&str> = cell.split(", ").filter(|name| *name != "–").collect();
+        assert_eq!(listed, *allowed, "{name}");
+    }
+}
+
 /// Fails with every place that `offences` finds.
 fn none_of(offences: impl Fn(&File) -> Vec<(usize, String)>) {
     let files = sources(Path::new("src"));
