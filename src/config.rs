@@ -105,7 +105,7 @@ pub struct ServeArgs {
     #[arg(long, env = "SEGMILL_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: Option<u16>,
 
-    /// Most jobs that wait for a worker; past it sessions stop reading their sockets, and new ones are refused
+    /// Most jobs that wait for a worker; past it sessions stop reading their sockets
     #[arg(long, env = "SEGMILL_QUEUE_JOBS", value_name = "N", default_value_t = 64,
           value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub queue_jobs: u16,

@@ -37,7 +37,8 @@ pub struct Start {
     /// Target length of a segment, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment_ms: Option<u32>,
-    /// In `live` mode, how long after a segment is complete its delivery may take, milliseconds.
+    /// In `live` mode, how long after a segment is complete the client wants it by, milliseconds. Taken, and not acted
+    /// on yet: nothing is degraded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u32>,
     /// None: the `auto` ladder.
@@ -65,7 +66,7 @@ pub enum InputContainer {
     Ts,
 }
 
-/// Whether segments have deadlines.
+/// How long a track that lags behind another is waited for: 3 s of media in `live`, 30 s in `file`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {

@@ -55,7 +55,7 @@ pub struct PushArgs {
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(200..=30_000))]
     segment_ms: Option<u32>,
 
-    /// Segments have deadlines; late ones are degraded as they say
+    /// A live stream: a track that lags behind another is waited for only 3 s of media
     #[arg(long)]
     live: bool,
 

@@ -74,18 +74,21 @@ pub fn openapi() -> Value {
         })
     };
     let (post, put) = (transcode(&mut schemas, "transcode"), transcode(&mut schemas, "transcodeUpload"));
-    let segments = json!({
-        "operationId": "segments",
-        "summary": "All outputs of one self-contained segment, and its receipt",
-        "parameters": schemas.query::<segments::Parameters>(),
-        "requestBody": {"required": true, "content": {
-            "*/*": {"schema": {"type": "string", "format": "binary"}},
-            "multipart/form-data": {"schema": {"type": "object", "required": ["media"],
-                "properties": {"spec": spec, "media": {"type": "string", "format": "binary"}}}}}},
-        "responses": refusals(json!({"200": {
-            "description": "A part an output, last the receipt as application/json",
-            "content": {"multipart/mixed": {"schema": {"type": "object", "properties": {"receipt": receipt}}}}}})),
-    });
+    let segments = |schemas: &mut Schemas, id: &str| {
+        json!({
+            "operationId": id,
+            "summary": "All outputs of one self-contained segment, and its receipt",
+            "parameters": schemas.query::<segments::Parameters>(),
+            "requestBody": {"required": true, "content": {
+                "*/*": {"schema": {"type": "string", "format": "binary"}},
+                "multipart/form-data": {"schema": {"type": "object", "required": ["media"],
+                    "properties": {"spec": spec, "media": {"type": "string", "format": "binary"}}}}}},
+            "responses": refusals(json!({"200": {
+                "description": "A part an output, last the receipt as application/json",
+                "content": {"multipart/mixed": {"schema": {"type": "object", "properties": {"receipt": receipt}}}}}})),
+        })
+    };
+    let (segments_post, segments_put) = (segments(&mut schemas, "segments"), segments(&mut schemas, "segmentsUpload"));
     let document = |id: &str, summary: &str| {
         json!({"get": {"operationId": id, "summary": summary, "responses":
             {"200": {"description": summary, "content": {"application/json": {"schema": {"type": "object"}}}}}}})
@@ -95,7 +98,7 @@ pub fn openapi() -> Value {
         "info": info("HTTP"),
         "paths": {
             "/v1/transcode": {"post": post, "put": put},
-            "/v1/segments": {"post": segments},
+            "/v1/segments": {"post": segments_post, "put": segments_put},
             "/v1/capabilities": document("capabilities", "Containers, codecs, elements, limits, versions"),
             "/v1/openapi.json": document("openapi", "This document"),
             "/v1/asyncapi.json": document("asyncapi", "The WebSocket's contract"),

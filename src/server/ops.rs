@@ -28,7 +28,7 @@ struct Reasons {
 pub enum NotReady {
     /// No worker is ready yet.
     Starting,
-    /// All places for sessions or jobs are taken.
+    /// All places for sessions are taken.
     Full,
     /// The process is going to end; it won't be ready again.
     Draining,
