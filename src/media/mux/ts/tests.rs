@@ -99,6 +99,9 @@ fn probe(bytes: &[u8]) -> Probe {
             stamps[stream as usize].push((pts, dts));
         }
     }
+    // Only told at this level.
+    let (_, debug) = run("ffprobe", &["-v", "debug", "-show_packets", path]);
+    warnings.extend(debug.lines().filter(|line| line.contains("Continuity check failed")));
     let (text, more) = run("ffmpeg", &["-v", "warning", "-nostdin", "-i", path, "-f", "framehash", "-"]);
     warnings += &more;
     let hash = |line: &str| (!line.starts_with('#')).then(|| line.rsplit(',').next().unwrap_or("").to_owned());
