@@ -229,22 +229,44 @@ fn another_set_up_is_told_before_its_units() {
         "-f lavfi -i testsrc2=size=320x240:rate=25 -f lavfi -i sine=sample_rate=44100 -t 1 -c:v libx264 -c:a aac",
     );
     let events = events(&[clip(), &other[..]].concat(), 1000).expect("is read");
-    let widths = |tracks: &[Track]| match &tracks[0].format {
-        Format::Video(video) => video.width,
-        _ => 0,
+    let told: Vec<usize> =
+        events.iter().enumerate().filter(|(_, event)| matches!(event, Event::Tracks(_))).map(|(n, _)| n).collect();
+    let pictures = |events: &[Event]| {
+        events.iter().filter(|event| matches!(event, Event::Unit(unit) if unit.track.0 == 0x100)).count()
     };
-    let mut width = 0;
-    for event in &events {
-        match event {
-            Event::Tracks(tracks) => width = widths(tracks),
-            Event::Unit(unit) if unit.track.0 == 0x100 => {
-                assert_eq!(width, if unit.pts.0 == 133_200 || width == 320 { width } else { 160 });
-            }
-            Event::Unit(_) => {}
-        }
-    }
-    assert_eq!(width, 320);
+    let [first, second, third] = told[..] else { panic!("first set-up, another picture, another sound: {told:?}") };
+    assert_eq!(pictures(&events[first..second.min(third)]), 50);
+    let widths = [first, second, third].map(|n| match &events[n] {
+        Event::Tracks(tracks) => match &tracks[0].format {
+            Format::Video(video) => video.width,
+            _ => 0,
+        },
+        Event::Unit(_) => 0,
+    });
+    assert_eq!((widths[0], widths[2]), (160, 320));
     assert_eq!(split(events).1.len(), read(clip()).1.len() + read(&other).1.len());
+}
+
+#[test]
+fn of_several_programmes_the_first_that_can_be_decoded() {
+    let bytes = ffmpeg(
+        "-f lavfi -i sine=sample_rate=48000 -f lavfi -i testsrc2=size=64x48:rate=25 -f lavfi -i sine=sample_rate=32000 \
+         -t 1 -map 0 -map 1 -map 2 -c:a:0 libopus -c:a:1 aac -c:v libx264 -program st=0 -program st=1:st=2",
+    );
+    let (tracks, units) = read(&bytes);
+    let ids: Vec<u32> = tracks[0].iter().map(|track| track.id.0).collect();
+    assert_eq!((tracks.len(), ids), (1, vec![0x101, 0x102]));
+    assert!(units.iter().all(|unit| unit.track.0 != 0x100));
+}
+
+#[test]
+fn a_map_that_changes_in_mid_stream() {
+    let both = "-f lavfi -i testsrc2=size=64x48:rate=25 -f lavfi -i sine=sample_rate=48000 -t 1 -c:v libx264 -c:a aac";
+    let (without, with) = (ffmpeg(&format!("{both} -an")), ffmpeg(both));
+    let (tracks, units) = read(&[&without[..], &with, &without].concat());
+    let counts: Vec<usize> = tracks.iter().map(Vec::len).collect();
+    assert_eq!(counts, [1, 2, 1]);
+    assert_eq!(units.len(), 2 * read(&without).1.len() + read(&with).1.len());
 }
 
 #[test]

@@ -317,3 +317,99 @@ fn pps_id(codec: VideoCodec, nal: &[u8]) -> Option<u32> {
     let header = if codec == VideoCodec::H264 { 1 } else { 2 };
     Bits { data: nal.get(header..)?, at: 0 }.exp_golomb()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AUD: &[u8] = &[0, 0, 0, 1, 9, 0xf0];
+
+    /// Pictures of two slices each; the lengths differ, so that no two are alike.
+    fn pictures(count: usize) -> Vec<Vec<u8>> {
+        let slice = |first: bool, n: usize| {
+            let mut nal = vec![0, 0, 1, 0x41, if first { 0x9a } else { 0x1a }];
+            nal.extend(std::iter::repeat_n(n as u8 | 1, 20 + n));
+            nal
+        };
+        (0..count).map(|n| [AUD, &slice(true, n), &slice(false, n)].concat()).collect()
+    }
+
+    /// What comes of PES packets that begin at these places of the stream, with these stamps.
+    fn read(stream: &[u8], cuts: &[usize], stamps: &[Option<i64>]) -> Vec<(i64, usize)> {
+        let mut video = Video::new(VideoCodec::H264, "0x1b", 1 << 20);
+        let mut found = Vec::new();
+        for (n, (from, stamp)) in cuts.iter().zip(stamps).enumerate() {
+            video.begin(stamp.map(|stamp| (Ticks(stamp), Ticks(stamp))), &mut found);
+            let to = cuts.get(n + 1).copied().unwrap_or(stream.len());
+            for packet in stream[*from..to].chunks(17) {
+                video.data(packet, &mut found).expect("is in bounds");
+            }
+        }
+        video.flush(&mut found);
+        let unit = |found| if let Found::Unit(unit) = found { Some((unit.pts.0, unit.data.len())) } else { None };
+        found.into_iter().filter_map(unit).collect()
+    }
+
+    fn check(cuts: impl Fn(&[usize]) -> Vec<usize>, stamps: &[Option<i64>], expect: &[i64]) {
+        let pictures = pictures(expect.len());
+        // A unit has no delimiter, and a length of four bytes before each slice in place of three of a start code.
+        let lengths = pictures.iter().map(|picture| picture.len() - AUD.len() + 2);
+        let expect: Vec<(i64, usize)> = expect.iter().copied().zip(lengths).collect();
+        let starts: Vec<usize> = (0..pictures.len()).map(|n| pictures[..n].iter().map(Vec::len).sum()).collect();
+        assert_eq!(read(&pictures.concat(), &cuts(&starts), stamps), expect);
+    }
+
+    #[test]
+    fn a_picture_in_each_pes() {
+        check(<[usize]>::to_vec, &[Some(1), Some(2), Some(3)], &[1, 2, 3]);
+    }
+
+    #[test]
+    fn a_pes_without_stamps_goes_on_with_the_picture() {
+        let cuts = |starts: &[usize]| vec![0, 30, starts[1], starts[1] + 40];
+        check(cuts, &[Some(1), None, Some(2), None], &[1, 2]);
+    }
+
+    #[test]
+    fn several_pictures_in_a_pes_follow_by_a_frame_each() {
+        check(|starts| vec![0, starts[3]], &[Some(0), Some(50_000)], &[0, 3600, 7200, 50_000]);
+    }
+
+    #[test]
+    fn pes_that_begin_inside_a_picture() {
+        for inside in 1..40 {
+            let cuts = |starts: &[usize]| vec![0, starts[1] - inside, starts[2] - inside];
+            check(cuts, &[Some(1), Some(2), Some(3)], &[1, 2, 3]);
+        }
+    }
+
+    #[test]
+    fn after_a_loss_until_the_next_stamps() {
+        let stream = pictures(2).concat();
+        let (mut video, mut found) = (Video::new(VideoCodec::H264, "0x1b", 1 << 20), Vec::new());
+        video.begin(Some((Ticks(1), Ticks(1))), &mut found);
+        video.data(&stream[..20], &mut found).expect("is in bounds");
+        video.reset();
+        video.data(&stream[20..], &mut found).expect("is in bounds");
+        video.begin(None, &mut found);
+        video.data(&stream, &mut found).expect("is in bounds");
+        video.flush(&mut found);
+        assert_eq!(found, []);
+    }
+
+    #[test]
+    fn parameter_sets() {
+        let mut set_up = SetUp::new("0x1b");
+        let sets = |sps: &[&'static [u8]], pps: &[&'static [u8]]| {
+            let bytes = |list: &[&'static [u8]]| list.iter().map(|nal| Bytes::from_static(nal)).collect();
+            Sets { vps: Vec::new(), sps: bytes(sps), pps: bytes(pps) }
+        };
+        let with = |set_up: &SetUp, new| set_up.with(VideoCodec::H264, new);
+        set_up.sets = sets(&[&[0x67, 1]], &[&[0x68, 0x80, 1], &[0x68, 0x40, 1]]);
+        assert_eq!(with(&set_up, sets(&[&[0x67, 1]], &[&[0x68, 0x80, 1]])), None, "the same again");
+        let changed = sets(&[&[0x67, 1]], &[&[0x68, 0x80, 2], &[0x68, 0x40, 1]]);
+        assert_eq!(with(&set_up, sets(&[], &[&[0x68, 0x80, 2]])), Some(changed), "one PPS changes, by its id");
+        let new = sets(&[&[0x67, 2]], &[&[0x68, 0x80, 1]]);
+        assert_eq!(with(&set_up, new.clone()), Some(new), "another sequence begins anew");
+    }
+}

@@ -99,8 +99,15 @@ impl Writer {
         let mut streams: Vec<Stream> = Vec::with_capacity(tracks.len());
         let mut audio = 0;
         for track in tracks {
-            let name = || Error::UnsupportedCodec(format!("{:?} in MPEG-TS", track.format));
-            let stream_type = stream_type(&track.format).ok_or_else(name)?;
+            let refused = || {
+                let codec = match &track.format {
+                    Format::Video(video) => &video.codec_string,
+                    Format::Audio(audio) => &audio.codec_string,
+                    Format::Other { codec, .. } => codec,
+                };
+                Error::UnsupportedCodec(format!("{codec} in MPEG-TS"))
+            };
+            let stream_type = stream_type(&track.format).ok_or_else(refused)?;
             let used = streams.iter().any(|stream| stream.track.number == track.number);
             if used || !(1..=TRACKS_MAX).contains(&track.number) {
                 return Err(Error::bad(format!("no PID for track {}", track.number)));
