@@ -151,7 +151,10 @@ async fn what_breaks_the_protocol_is_refused_before_any_work() {
     assert_healthy(&service).await;
 }
 
-/// The bytes with those after each `name` box's type set.
+/// What it is, the outputs asked for, the media, and the code and close that are due.
+type Case = (&'static str, Value, Vec<u8>, (&'static str, u16));
+
+/// The bytes, with those after the type of the first box of the `name` set.
 fn spoilt(mut bytes: Vec<u8>, name: &[u8; 4], with: &[u8]) -> Vec<u8> {
     let at = bytes.windows(4).position(|window| window == name).expect("the box is there") + 4;
     bytes[at..at + with.len()].copy_from_slice(with);
@@ -189,7 +192,7 @@ async fn what_can_not_be_read_or_made_is_refused_by_name_without_a_worker() {
     };
     let (bad, codec) = (("bad_media", 4422), ("unsupported_codec", 4415));
     let container = ("unsupported_container", 4415);
-    let cases: Vec<(&str, Value, Vec<u8>, (&str, u16))> = vec![
+    let cases: Vec<Case> = vec![
         ("garbage", h264(), (0..100_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect(), container),
         ("zeros", h264(), vec![0; 100_000], container),
         ("text", h264(), b"GET / HTTP/1.1\r\nHost: example\r\n\r\n".repeat(100), container),
