@@ -180,7 +180,7 @@ fn what_is_refused_over_http_is_a_problem_by_name() {
     let service = service();
     let clip = Clip { audio: None, ..Clip::default() }.bytes();
     let init = clip[..fragments(&clip)[0]].to_vec();
-    let vp8 = Clip {
+    let motion_jpeg = Clip {
         shape: Shape::MatroskaLive,
         video: Some(Picture::Mpeg2),
         audio: None,
@@ -225,7 +225,7 @@ fn what_is_refused_over_http_is_a_problem_by_name() {
             "{method} {path}: {head}"
         );
     }
-    let (status, _, body) = service.http("POST", "/v1/transcode", &[], &vp8.bytes());
+    let (status, _, body) = service.http("POST", "/v1/transcode", &[], &motion_jpeg.bytes());
     let problem: Value = serde_json::from_slice(&body).expect("JSON");
     assert_eq!((status, problem["code"].as_str()), (415, Some("unsupported_codec")));
     assert_eq!(service.metric("segmill_segment_transcode_seconds_count{op=\"transcode\"}"), None);
