@@ -5,7 +5,7 @@ mod support;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use support::client::{self, Session};
-use support::media::{Clip, Picture, Shape, Sound};
+use support::media::{self, Clip, Picture, Shape, Sound};
 use support::service::{self, Service};
 use support::verify;
 use tokio_tungstenite::tungstenite::Message;
@@ -117,4 +117,75 @@ async fn sigterm_finishes_what_is_whole_and_says_goodbye() {
     // What was whole when the signal came is delivered, in order, or not at all.
     assert!(session.receipts.iter().all(|receipt| receipt["outcome"] == "ok"), "{:?}", session.receipts);
     assert_eq!(terminating.await.expect("waiting does not panic"), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_set_up_in_mid_stream_brings_a_new_init_and_loses_nothing() {
+    let service = Service::start(&["--workers", "2"]);
+    let before = Clip { gop: 15, ..Clip::default() };
+    let after = Clip { gop: 15, first: 100, width: 480, height: 270, ..Clip::default() };
+    // A recorder that starts again: another header, another size, and the clock at 0.
+    let media = [before.bytes(), after.bytes()].concat();
+    let session = client::stream(service.listen, start(&["h264@90", "copy", "-+aac"]), media, 20_000).await;
+    assert_eq!((session.close_code(), session.error_codes()), (1000, vec![]));
+    assert_eq!(session.tracks.len(), 2);
+    // Of the same shape, the rung is set up as before; the copy is not.
+    for (n, inits) in [(0, 1), (1, 2)] {
+        let output = &session.outputs[&verify::name(n)];
+        assert_eq!(output.inits.len(), inits, "output {n}");
+        let breaks: Vec<usize> =
+            (0..output.segments.len()).filter(|&at| output.segments[at].0["discontinuity"] == true).collect();
+        let [at] = breaks[..] else { panic!("output {n} breaks at {breaks:?}") };
+        let halves = output.segments.split_at(at);
+        for (segments, init, first) in [(halves.0, 0, before.first), (halves.1, inits - 1, after.first)] {
+            let init = output.inits[init].1.iter();
+            let whole: Vec<u8> = init.chain(segments.iter().flat_map(|(_, media)| media)).copied().collect();
+            let numbers: Vec<u16> = media::decode_barcodes(&whole).into_iter().map(|(_, number)| number).collect();
+            assert_eq!(numbers, (first..first + 60).collect::<Vec<_>>(), "output {n} from {first}");
+        }
+    }
+    assert_eq!(session.outputs[&verify::name(2)].inits.len(), 1, "the sound is set up as before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_is_closed_and_costs_others_nothing() {
+    let service = Service::start(&["--workers", "1", "--write-timeout", "1s"]);
+    let clip = Clip { gop: 15, frames: 240, width: 640, height: 360, ..Clip::default() };
+    // Each byte comes back sixteen times: more than all buffers on the way hold.
+    let outputs: Vec<Value> = (0..16).map(|n| json!({"name": format!("c{n}"), "video": {"codec": "copy"}})).collect();
+    let start = json!({"type": "start", "segment_ms": 500, "outputs": outputs});
+    let (mut sink, unread) = client::connect(service.listen).await.split();
+    sink.send(Message::text(start.to_string())).await.expect("the service reads");
+    let media = clip.bytes();
+    let sending = tokio::spawn(async move {
+        // The same recording again and again, until the service has had enough.
+        for piece in media.chunks(100_000).cycle().take(4_000) {
+            let message = [&[0], piece].concat();
+            if sink.send(Message::binary(message)).await.is_err() {
+                break;
+            }
+        }
+    });
+    let slow = "segmill_segment_errors_total{code=\"slow_client\"}";
+    while service.metric(slow) != Some(1.0) {
+        assert!(!sending.is_finished() || service.metric(slow) == Some(1.0), "all was taken, though none was read");
+    }
+    let healthy = Clip { gop: 15, ..Clip::default() };
+    let session = client::stream(service.listen, self::start(&["copy", "h264@90"]), healthy.bytes(), 20_000).await;
+    verify::session(&healthy, &["copy", "h264@90"], &session);
+    drop(unread);
+    sending.await.expect("sending does not panic");
+}
+
+#[tokio::test]
+async fn a_client_that_sends_nothing_is_closed() {
+    let service = Service::start(&["--workers", "1", "--idle-timeout", "1s"]);
+    let (mut sink, mut stream) = client::connect(service.listen).await.split();
+    let start = json!({"type": "start"});
+    sink.send(Message::text(start.to_string())).await.expect("the service reads");
+    let mut session = Session::default();
+    while let Some(Ok(message)) = stream.next().await {
+        session.take(message);
+    }
+    assert_eq!((session.close_code(), session.error_codes()), (4408, vec!["idle_timeout"]));
 }

@@ -296,3 +296,18 @@ fn unmuxable(error: media::Error) -> Failure {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_coarse_timescale_is_multiplied_and_another_is_left_alone() {
+        let of = |source| {
+            let (fine, factor) = fine_timescale(Timescale::new(source).unwrap());
+            (fine.get(), factor)
+        };
+        assert_eq!((of(30), of(24), of(29)), ((90_000, 3000), (90_000, 3750), (90_016, 3104)));
+        assert_eq!((of(1000), of(12_800), of(90_000)), ((1000, 1), (12_800, 1), (90_000, 1)));
+    }
+}
