@@ -20,7 +20,9 @@ fn run(command: &mut Command) -> Output {
 
 #[test]
 fn a_bad_setting_stops_the_start_with_64() {
-    let cases: [(&[&str], Option<(&str, &str)>, &str); 5] = [
+    /// Arguments, a variable, and what the complaint names.
+    type Case = (&'static [&'static str], Option<(&'static str, &'static str)>, &'static str);
+    let cases: [Case; 5] = [
         (&["serve", "--workers", "0"], None, "--workers"),
         (&["serve", "--wrokers", "1"], None, "--wrokers"),
         (&["serve"], Some(("SEGMILL_WROKERS", "1")), "SEGMILL_WROKERS"),
