@@ -165,7 +165,8 @@ pub enum FailureCode {
     BadMedia,
     /// No decoder or encoder is there for it.
     UnsupportedCodec,
-    /// Fewer or more pictures or samples came out than went in.
+    /// Fewer or more pictures or samples came out than went in, and so they did on another worker: the media is at
+    /// fault, in a way that its decoder doesn't tell.
     FrameMismatch,
     /// An element of the pipeline failed for another reason.
     PipelineFailed,

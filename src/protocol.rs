@@ -420,6 +420,7 @@ fn status_of(code: &str) -> (u16, u16) {
         | "container_cannot_hold"
         | "no_such_track"
         | "no_media"
+        | "frame_mismatch"
         | "poison_segment" => (4422, 422),
         "full" => (1013, 503),
         "closing" => (1001, 503),

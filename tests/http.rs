@@ -545,3 +545,18 @@ fn the_ops_port_counts_each_segment_of_a_request_once() {
     let (status, _, _) = service.http("GET", "/v1/capabilities", &[("traceparent", "00-zz")], b"");
     assert_eq!(status, 200);
 }
+
+#[test]
+fn pictures_that_come_twice_are_never_a_fault_of_the_service() {
+    let service = Service::start(&["--workers", "1"]);
+    let clip = Clip { shape: Shape::Ts, audio: None, gop: 60, b_frames: 2, ..Clip::default() };
+    let media = clip.bytes();
+    for packets in [20, 40, 60] {
+        // A stretch in the middle of the only group of pictures, sent twice.
+        let middle = media.len() / 2 / 188 * 188;
+        let twice = [&media[..middle], &media[middle - packets * 188..]].concat();
+        let (status, _, body) = service.http("POST", "/v1/transcode?height=90", &[], &twice);
+        let told = String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
+        assert!(status == 200 || status == 422, "{packets} packets twice: {status} {told}");
+    }
+}

@@ -149,12 +149,18 @@ async fn next_frame(flow: Flow) -> Option<(Result<Frame<Bytes>, std::io::Error>,
             Some(Outgoing::Binary(_, payload)) => return Some((Ok(Frame::data(payload)), Some((first, messages)))),
             Some(Outgoing::Message(ServerMessage::Done(done))) => return Some((Ok(trailer(&done)), None)),
             Some(Outgoing::Message(ServerMessage::Error(error))) => {
-                return Some((Err(std::io::Error::other(format!("{}: {}", error.code, error.message))), None));
+                return break_off(format!("{}: {}", error.code, error.message)).await;
             }
             Some(Outgoing::Message(_)) => {}
-            None => return Some((Err(std::io::Error::other("the session ended early")), None)),
+            None => return break_off("the session ended early".to_owned()).await,
         }
     }
+}
+
+async fn break_off(why: String) -> Option<(Result<Frame<Bytes>, std::io::Error>, Flow)> {
+    // An error at once would take what hyper has not written yet: it writes when the body is not ready.
+    tokio::task::yield_now().await;
+    Some((Err(std::io::Error::other(why)), None))
 }
 
 fn trailer(done: &Done) -> Frame<Bytes> {
