@@ -523,5 +523,5 @@ fn job(id: u64, text: &str, renditions: usize) -> Job {
 }
 
 fn unit(pts: i64, data: Bytes) -> AccessUnit {
-    AccessUnit { track: TrackId(1), pts: Ticks(pts), dts: Ticks(pts), duration: None, sync: Sync::No, data }
+    AccessUnit { track: TrackId(1), pts: Ticks(pts), dts: Ticks(pts), duration: None, sync: Sync::No, offset: 0, data }
 }

@@ -15,6 +15,7 @@ pub(crate) fn video_job(pts: &[i64], renditions: usize) -> Job {
         dts: Ticks(index as i64),
         duration: None,
         sync: if index == 0 { Sync::Idr } else { Sync::No },
+        offset: 0,
         data: Bytes::from(vec![index as u8; 10]),
     };
     let video = Video {

@@ -102,7 +102,7 @@ impl ToWorker {
         let (header, payload) = split::<ToWorkerHeader>(&body)?;
         match header {
             ToWorkerHeader::Unit { track, pts, dts, duration, sync } => {
-                Ok(Self::Unit(AccessUnit { track, pts, dts, duration, sync, data: payload }))
+                Ok(Self::Unit(AccessUnit { track, pts, dts, duration, sync, offset: 0, data: payload }))
             }
             _ if !payload.is_empty() => Err(Error::Malformed("a payload where none belongs")),
             ToWorkerHeader::Job(JobHeader { id, seq, track, units, window, work, threads }) => {

@@ -251,5 +251,9 @@ pub struct AccessUnit {
     /// As the container says it; None where it doesn't.
     pub duration: Option<Ticks>,
     pub sync: Sync,
+    /// The byte of the input from which a demuxer that knows the set-up finds this unit again, and all that follow it.
+    /// Of no meaning to a worker.
+    #[serde(skip)]
+    pub offset: u64,
     pub data: Bytes,
 }

@@ -42,13 +42,13 @@ fn settings(target_ms: u32) -> Settings {
 
 fn picture(pts: i64, sync: Sync) -> AccessUnit {
     let data = Bytes::from_static(&[0; 10]);
-    AccessUnit { track: VIDEO, pts: Ticks(pts), dts: Ticks(pts), duration: None, sync, data }
+    AccessUnit { track: VIDEO, pts: Ticks(pts), dts: Ticks(pts), duration: None, sync, offset: 0, data }
 }
 
 /// An Opus packet of 20 ms.
 fn sound(pts: i64) -> AccessUnit {
     let data = Bytes::from_static(&[0xfc, 0xff, 0xfe]);
-    AccessUnit { track: AUDIO, pts: Ticks(pts), dts: Ticks(pts), duration: None, sync: Sync::Idr, data }
+    AccessUnit { track: AUDIO, pts: Ticks(pts), dts: Ticks(pts), duration: None, sync: Sync::Idr, offset: 0, data }
 }
 
 fn cut(settings: Settings, tracks: &Tracks<'_>, units: impl IntoIterator<Item = AccessUnit>) -> Vec<Segment> {

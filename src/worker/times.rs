@@ -80,6 +80,7 @@ mod tests {
                 dts: Ticks(pts),
                 duration: None,
                 sync: Sync::No,
+                offset: 0,
                 data: Bytes::new(),
             })
             .collect()

@@ -180,7 +180,7 @@ fn m2v(path: &Path) -> (u32, Vec<AccessUnit>, Bytes) {
 
 pub fn unit(pts: i64, dts: i64, sync: bool, data: Bytes) -> AccessUnit {
     let sync = if sync { Sync::Idr } else { Sync::No };
-    AccessUnit { track: TrackId(1), pts: Ticks(pts), dts: Ticks(dts), duration: None, sync, data }
+    AccessUnit { track: TrackId(1), pts: Ticks(pts), dts: Ticks(dts), duration: None, sync, offset: 0, data }
 }
 
 impl Clip {

@@ -89,6 +89,7 @@ impl Output {
             dts,
             duration: (sample.duration > 0).then_some(Ticks(sample.duration.into())),
             sync,
+            offset: 0,
             data,
         };
         self.held_bytes += unit.data.len() + UNIT_OVERHEAD;

@@ -339,6 +339,7 @@ impl Demuxer {
                     dts: unit.dts,
                     duration: None,
                     sync: unit.sync,
+                    offset: 0,
                     data: unit.data,
                 }),
             }

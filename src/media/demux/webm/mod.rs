@@ -333,7 +333,15 @@ impl Demuxer {
             }
             if described {
                 let pts = frames.pts + offset;
-                self.events.push_back(Event::Unit(AccessUnit { track, pts, dts: pts, duration, sync, data }));
+                self.events.push_back(Event::Unit(AccessUnit {
+                    track,
+                    pts,
+                    dts: pts,
+                    duration,
+                    sync,
+                    offset: 0,
+                    data,
+                }));
             }
         }
         Ok(())
