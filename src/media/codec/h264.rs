@@ -133,6 +133,14 @@ pub fn nal_type(nal: &[u8]) -> Option<u8> {
     nal.first().map(|header| header & 0x1f)
 }
 
+/// seq_parameter_set_id; None where the SPS ends before it.
+pub(super) fn sps_id(nal: &[u8]) -> Option<u32> {
+    let plain = unescape(nal.get(..SLICE_HEADER_START.min(nal.len()))?);
+    let mut bits = Bits::new(&plain);
+    bits.skip(32).ok()?;
+    bits.unsigned_up_to(31, "seq_parameter_set_id").ok()
+}
+
 /// The size of NAL lengths from the byte of avcC or hvcC that holds lengthSizeMinusOne in its last two bits.
 pub(super) fn nal_length_size(byte: u8) -> Result<usize, Error> {
     match byte & 3 {

@@ -122,6 +122,11 @@ pub fn sync(unit: &[u8]) -> Sync {
     }
 }
 
+/// sps_seq_parameter_set_id; None where the SPS ends before it.
+pub(super) fn sps_id(nal: &[u8]) -> Option<u32> {
+    sps::id(nal)
+}
+
 /// nal_unit_type (ISO/IEC 23008-2 table 7-1); None for a unit that is short or of another layer than the base.
 pub fn nal_type(nal: &[u8]) -> Option<u8> {
     let [first, second, ..] = *nal else { return None };

@@ -10,6 +10,7 @@ pub mod h265;
 pub mod mp3;
 pub mod mpeg2;
 pub mod opus;
+pub mod sets;
 pub mod vp8;
 pub mod vp9;
 mod vui;

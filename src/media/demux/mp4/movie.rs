@@ -8,6 +8,7 @@ use super::boxes::{self, FourCc, Reader};
 use super::description::{self, Description, Setup};
 use super::fragment::{Defaults, Run};
 use super::sample_table::{Cursor, Layout, Sample, SampleTable};
+use crate::media::codec::sets::InForce;
 use crate::media::demux::Limits;
 use crate::media::{Error, Format, Ticks, Timescale, Track, TrackId};
 
@@ -27,6 +28,8 @@ pub struct TrackState {
     pub descriptions: Vec<Description>,
     /// Index into the sample descriptions, from 1, of what `track` tells.
     pub in_force: u32,
+    /// The parameter sets in force, for H.264 and H.265.
+    pub sets: Option<InForce>,
     /// Added to DTS and PTS: the edit list.
     pub shift: i64,
     pub defaults: Defaults,
@@ -178,6 +181,7 @@ impl TrackState {
             known: true,
             descriptions,
             in_force: 0,
+            sets: None,
             shift,
             defaults: Defaults::default(),
             table,
@@ -216,6 +220,7 @@ impl TrackState {
         let Some(description) = self.description() else {
             return Err(Error::bad(format!("a sample names the sample description {index}, which is not there")));
         };
+        let sets = description.sets();
         match &description.setup {
             Setup::Known(format) => {
                 self.track.format = format.clone();
@@ -223,6 +228,7 @@ impl TrackState {
             }
             Setup::InBand { .. } => self.known = false,
         }
+        self.sets = sets;
         Ok(())
     }
 

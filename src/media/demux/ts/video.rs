@@ -3,13 +3,14 @@
 use bytes::Bytes;
 
 use super::elementary::{Found, Marks, Unit};
-use super::picture::{Bits, FieldCoding, Picture, begins, pictures};
+use super::picture::{FieldCoding, Picture, begins, pictures};
+use crate::media::codec::sets::InForce;
 use crate::media::codec::{annexb, h264, h265, mpeg2};
 use crate::media::{self, Error, Format, Sync, Ticks, VideoCodec};
 
 /// Bytes of a PES's payload that tell whether a picture begins with it.
 const HEAD: usize = 8;
-/// Bytes of all parameter sets; what is more is not believed.
+/// Bytes of a sequence header and its extensions; what is more is not believed.
 const SET_UP_MAX: usize = 64 << 10;
 /// The length of a frame where nothing tells it: 25 frames a second.
 const FRAME: i64 = 3600;
@@ -44,7 +45,7 @@ impl Video {
             undecided: None,
             look_again: 0,
             last: None,
-            set_up: SetUp::new(name),
+            set_up: SetUp::new(codec, name),
         }
     }
 
@@ -125,9 +126,13 @@ impl Video {
 
     fn picture(&mut self, buffer: &[u8], picture: &Picture, found: &mut Vec<Found>) {
         let parts = || picture.parts.iter().filter_map(|part| buffer.get(part.clone())).filter(|part| !part.is_empty());
+        let data = match self.codec {
+            VideoCodec::Mpeg2 => Bytes::copy_from_slice(buffer.get(picture.bytes.clone()).unwrap_or_default()),
+            _ => annexb::to_length_prefixed(parts()),
+        };
         let changed = match self.codec {
             VideoCodec::Mpeg2 => self.set_up.mpeg2(parts()),
-            codec => self.set_up.parameter_sets(codec, parts()),
+            codec => self.set_up.parameter_sets(codec, &data),
         };
         if let Some(format) = changed {
             found.push(Found::Format(format));
@@ -138,15 +143,15 @@ impl Video {
         }
         let Some((pts, dts)) = mark.or_else(|| self.last.map(|last| self.after(last))) else { return };
         self.last = Some((pts, dts));
-        let data = match self.codec {
-            VideoCodec::Mpeg2 => Bytes::copy_from_slice(&buffer[picture.bytes.clone()]),
-            codec => annexb::to_length_prefixed(parts().filter(move |nal| kind(codec, nal) == Kind::Kept)),
-        };
         let sync = match self.codec {
             VideoCodec::H264 => h264::sync(&data),
             VideoCodec::H265 => h265::sync(&data),
             VideoCodec::Mpeg2 => mpeg2::sync(&data),
             _ => Sync::No,
+        };
+        let data = match self.codec {
+            VideoCodec::Mpeg2 => data,
+            _ => self.set_up.sets.dress(data, sync != Sync::No),
         };
         if self.set_up.readable && !data.is_empty() {
             found.push(Found::Unit(Unit { pts, dts, sync, data }));
@@ -163,113 +168,45 @@ impl Video {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Vps,
-    Sps,
-    Pps,
-    /// Delimiters and filler: nothing that a unit is to hold.
-    Dropped,
-    Kept,
-}
-
-fn kind(codec: VideoCodec, nal: &[u8]) -> Kind {
-    let head = nal.first().copied().unwrap_or(0);
-    match (codec, if codec == VideoCodec::H264 { head & 0x1f } else { head >> 1 & 0x3f }) {
-        (VideoCodec::H264, 7) | (VideoCodec::H265, 33) => Kind::Sps,
-        (VideoCodec::H264, 8) | (VideoCodec::H265, 34) => Kind::Pps,
-        (VideoCodec::H265, 32) => Kind::Vps,
-        (VideoCodec::H264, 9 | 12) | (VideoCodec::H265, 35 | 38) => Kind::Dropped,
-        _ => Kind::Kept,
-    }
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Sets {
-    vps: Vec<Bytes>,
-    sps: Vec<Bytes>,
-    pps: Vec<Bytes>,
-}
-
 /// The stream's set-up as far as it has been seen.
 #[derive(Debug)]
 struct SetUp {
     name: String,
-    sets: Sets,
+    sets: InForce,
     /// MPEG-2: the sequence header and its extensions.
     sequence: Bytes,
     format: Option<Format>,
     /// Not found to be of a kind that is not read here.
     readable: bool,
     fields: Option<FieldCoding>,
+    /// The SPS that `fields` was read from.
+    fields_of: Bytes,
     frame_rate: Option<(u32, u32)>,
 }
 
 impl SetUp {
-    fn new(name: &str) -> Self {
+    fn new(codec: VideoCodec, name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            sets: Sets::default(),
+            sets: InForce::new(codec),
             sequence: Bytes::new(),
             format: None,
             readable: true,
             fields: None,
+            fields_of: Bytes::new(),
             frame_rate: None,
         }
     }
 
     /// The new format, where an access unit's parameter sets change it.
-    fn parameter_sets<'a>(&mut self, codec: VideoCodec, nals: impl Iterator<Item = &'a [u8]>) -> Option<Format> {
-        let mut sets = Sets::default();
-        for nal in nals {
-            let list = match kind(codec, nal) {
-                Kind::Vps => &mut sets.vps,
-                Kind::Sps => &mut sets.sps,
-                Kind::Pps => &mut sets.pps,
-                Kind::Dropped | Kind::Kept => continue,
-            };
-            if !list.iter().any(|known| known == nal) {
-                list.push(Bytes::copy_from_slice(nal));
-            }
+    fn parameter_sets(&mut self, codec: VideoCodec, unit: &[u8]) -> Option<Format> {
+        let video = self.sets.take(unit).transpose();
+        let sps = self.sets.active_sps().filter(|_| codec == VideoCodec::H264).unwrap_or_default();
+        if self.fields_of != sps {
+            self.fields_of = Bytes::copy_from_slice(sps);
+            self.fields = FieldCoding::of(sps);
         }
-        let next = self.with(codec, sets)?;
-        let Sets { vps, sps, pps } = next.clone();
-        let whole = !sps.is_empty() && !pps.is_empty() && (codec == VideoCodec::H264 || !vps.is_empty());
-        if !whole {
-            self.sets = next;
-            return None;
-        }
-        let fields = if codec == VideoCodec::H264 { sps.first().and_then(|sps| FieldCoding::of(sps)) } else { None };
-        let video = match codec {
-            VideoCodec::H264 => h264::ParameterSets { sps, pps }.video(),
-            _ => h265::ParameterSets { vps, sps, pps }.video(),
-        };
-        let changed = self.believe(video)?;
-        self.sets = next;
-        self.fields = fields;
-        changed
-    }
-
-    /// What is known with `sets` added; None where they say nothing new or too much.
-    fn with(&self, codec: VideoCodec, sets: Sets) -> Option<Sets> {
-        let mut next = self.sets.clone();
-        if !sets.vps.is_empty() {
-            next.vps = sets.vps;
-        }
-        if sets.sps.iter().any(|sps| !self.sets.sps.contains(sps)) {
-            next.sps = sets.sps;
-            if !sets.pps.is_empty() {
-                next.pps.clear();
-            }
-        }
-        for pps in sets.pps {
-            match next.pps.iter_mut().find(|known| pps_id(codec, known) == pps_id(codec, &pps)) {
-                Some(known) => *known = pps,
-                None => next.pps.push(pps),
-            }
-        }
-        let bytes: usize = [&next.vps, &next.sps, &next.pps].into_iter().flatten().map(Bytes::len).sum();
-        (next != self.sets && bytes <= SET_UP_MAX).then_some(next)
+        self.believe(video?)?
     }
 
     fn mpeg2<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]>) -> Option<Format> {
@@ -310,12 +247,6 @@ impl SetUp {
         self.format = Some(format.clone());
         Some(Some(format))
     }
-}
-
-/// pic_parameter_set_id, the first thing behind the NAL header.
-fn pps_id(codec: VideoCodec, nal: &[u8]) -> Option<u32> {
-    let header = if codec == VideoCodec::H264 { 1 } else { 2 };
-    Bits { data: nal.get(header..)?, at: 0 }.exp_golomb()
 }
 
 #[cfg(test)]
@@ -395,21 +326,5 @@ mod tests {
         video.data(&stream, &mut found).expect("is in bounds");
         video.flush(&mut found);
         assert_eq!(found, []);
-    }
-
-    #[test]
-    fn parameter_sets() {
-        let mut set_up = SetUp::new("0x1b");
-        let sets = |sps: &[&'static [u8]], pps: &[&'static [u8]]| {
-            let bytes = |list: &[&'static [u8]]| list.iter().map(|nal| Bytes::from_static(nal)).collect();
-            Sets { vps: Vec::new(), sps: bytes(sps), pps: bytes(pps) }
-        };
-        let with = |set_up: &SetUp, new| set_up.with(VideoCodec::H264, new);
-        set_up.sets = sets(&[&[0x67, 1]], &[&[0x68, 0x80, 1], &[0x68, 0x40, 1]]);
-        assert_eq!(with(&set_up, sets(&[&[0x67, 1]], &[&[0x68, 0x80, 1]])), None, "the same again");
-        let changed = sets(&[&[0x67, 1]], &[&[0x68, 0x80, 2], &[0x68, 0x40, 1]]);
-        assert_eq!(with(&set_up, sets(&[], &[&[0x68, 0x80, 2]])), Some(changed), "one PPS changes, by its id");
-        let new = sets(&[&[0x67, 2]], &[&[0x68, 0x80, 1]]);
-        assert_eq!(with(&set_up, new.clone()), Some(new), "another sequence begins anew");
     }
 }
