@@ -135,7 +135,7 @@ impl Intake {
     async fn events(&mut self) -> Result<(), Fatal> {
         while let Some(event) = self.demuxer.poll()? {
             match event {
-                Event::Tracks(tracks) => self.set_up(tracks).await?,
+                Event::Tracks { tracks, .. } => self.set_up(tracks).await?,
                 Event::Unit(unit) => {
                     let Some(source) = &mut self.source else { continue };
                     source.segmenter.push(unit).map_err(|error| Fatal::new(error.code(), error.to_string()))?;

@@ -44,6 +44,20 @@ impl Stream {
         Ok(stream)
     }
 
+    /// Takes over the format that was told last before the place where one goes on.
+    pub fn know(&mut self, format: &Format) {
+        let Format::Video(video) = format else {
+            if let Format::Audio(_) = format {
+                self.format = Some(format.clone());
+            }
+            return;
+        };
+        if let Coding::H264(_) | Coding::H265(_) = self.coding {
+            self.sets = InForce::of(video.codec, &video.config).ok();
+        }
+        self.format = Some(format.clone());
+    }
+
     /// Whether [`Self::format`] is final, as far as can be told before the set-up changes.
     pub fn is_known(&self) -> bool {
         self.format.is_some() || self.coding == Coding::Unread
