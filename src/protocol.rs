@@ -413,7 +413,7 @@ fn status_of(code: &str) -> (u16, u16) {
         "idle_timeout" | "start_timeout" | "slow_client" => (4408, 408),
         "resolution_limit" | "media_limit" | "scratch_full" | "gop_too_long" => (4413, 413),
         "message_too_big" => (1009, 413),
-        "unsupported_container" | "unsupported_codec" => (4415, 415),
+        "unsupported_container" | "unsupported_codec" | "unsupported_edit_list" => (4415, 415),
         "bad_media"
         | "truncated_input"
         | "rung_above_source"

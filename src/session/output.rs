@@ -21,6 +21,8 @@ pub(super) struct Output {
     init: u32,
     tracks: Vec<OutTrack>,
     writer: Option<ts::Writer>,
+    /// How far before the presentation the copied pictures begin: by as much the media time of CMAF runs ahead.
+    lead: Ticks,
 }
 
 /// What an output sends for a segment.
@@ -46,7 +48,7 @@ struct Lane {
 
 impl Output {
     pub fn new(plan: Arc<Plan>, index: usize) -> Self {
-        Self { plan, index, init: 0, tracks: Vec::new(), writer: None }
+        Self { plan, index, init: 0, tracks: Vec::new(), writer: None, lead: Ticks(0) }
     }
 
     /// Another set-up: the next segment brings a new init where it differs.
@@ -66,13 +68,16 @@ impl Output {
         let video = planned.video.map(|source| video_lane(&plan, source, segment, made)).transpose()?.flatten();
         let audio = planned.audio.map(|(track, source)| audio_lane(&plan, track, source, segment, made));
         let audio = audio.transpose()?.flatten();
-        let video_frames = video.as_ref().map(|lane| lane.samples.len() as u64);
+        let presented = |lane: &Lane| lane.samples.iter().filter(|sample| sample.pts >= lane.start).count() as u64;
+        let video_frames = video.as_ref().map(presented);
         let audio_samples = audio.as_ref().map(|lane| (lane.end - lane.start).0.max(0) as u64);
-        let lanes: Vec<Lane> = video.into_iter().chain(audio).filter(|lane| !lane.samples.is_empty()).collect();
+        let mut lanes: Vec<Lane> = video.into_iter().chain(audio).filter(|lane| !lane.samples.is_empty()).collect();
+        let lead = if planned.container == OutputContainer::Cmaf { self.lead(&mut lanes, segment) } else { Ticks(0) };
         let Some(first) = lanes.first() else { return Ok(None) };
 
         let tracks = self.out_tracks(planned, &lanes, segment)?;
-        let new_set_up = tracks != self.tracks;
+        let new_set_up = tracks != self.tracks || lead != self.lead;
+        self.lead = lead;
         if new_set_up {
             self.tracks = tracks;
         }
@@ -87,7 +92,7 @@ impl Output {
                         mime: cmaf::mime(&self.tracks),
                         timescale: self.tracks.first().map_or(first.timescale, |track| track.timescale).get(),
                     };
-                    init = Some((BinaryHeader::Init(header), cmaf::init(&self.tracks).map_err(unmuxable)?));
+                    init = Some((BinaryHeader::Init(header), cmaf::init_led(&self.tracks, lead).map_err(unmuxable)?));
                 }
                 cmaf::segment(segment.seq as u32, &parts(&self.tracks, &lanes)).map_err(unmuxable)?
             }
@@ -102,12 +107,13 @@ impl Output {
                 }
             }
         };
+        let end = if matches!(first.format, Format::Video(_)) { first.end - lead } else { first.end };
         let header = SegmentHeader {
             seq: segment.seq,
             output: planned.name.clone(),
             init: (planned.container == OutputContainer::Cmaf).then_some(self.init),
             start: first.start.0,
-            duration: (first.end - first.start).0,
+            duration: (end - first.start).0,
             timescale: first.timescale.get(),
             frames: first.samples.len() as u64,
             bytes: media.len() as u64,
@@ -117,6 +123,17 @@ impl Output {
         };
         let header = BinaryHeader::Segment(header);
         Ok(Some(Rendered { init, header, media, frames: video_frames, audio_samples }))
+    }
+
+    /// Moves the times of the pictures so that none is negative, as CMAF needs it; by how much.
+    fn lead(&self, lanes: &mut [Lane], segment: &Segment) -> Ticks {
+        let Some(lane) = lanes.iter_mut().find(|lane| matches!(lane.format, Format::Video(_))) else { return self.lead };
+        let earliest = lane.samples.iter().map(|sample| sample.pts).min().unwrap_or_default();
+        let before = if segment.discontinuity { Ticks(0) } else { self.lead };
+        let lead = before.max(Ticks(0) - earliest);
+        lane.samples.iter_mut().for_each(|sample| sample.pts = sample.pts + lead);
+        lane.end = lane.end + lead;
+        lead
     }
 
     /// The tracks of the output: those in the segment, and those of its plan that are silent in it.
@@ -289,7 +306,11 @@ fn copied(cut: &Cut) -> Vec<Sample> {
 }
 
 fn unmuxable(error: media::Error) -> Failure {
-    let code = if error.code() == "bad_media" { FailureCode::BadMedia } else { FailureCode::PipelineFailed };
+    let code = match error {
+        media::Error::BadMedia(_) | media::Error::OverLimit(_) => FailureCode::BadMedia,
+        media::Error::UnsupportedCodec(_) => FailureCode::UnsupportedCodec,
+        _ => FailureCode::PipelineFailed,
+    };
     Failure::new(code, error.to_string())
 }
 

@@ -7,6 +7,7 @@
 
 mod boxes;
 mod description;
+mod edits;
 mod fragment;
 mod input;
 mod movie;

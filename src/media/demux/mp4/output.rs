@@ -87,7 +87,7 @@ impl Output {
                 self.announce_from(offset);
             }
         }
-        let dts = Ticks(sample.dts) + Ticks(track.shift);
+        let dts = Ticks(sample.dts) + Ticks(track.edits.shift);
         let sync = match description.video_codec() {
             Some(codec) => unit::sync(&data, codec, sample.sync),
             None => Sync::Idr,

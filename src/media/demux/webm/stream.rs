@@ -35,7 +35,7 @@ enum Coding {
 impl Stream {
     pub fn new(entry: Entry) -> Result<Self, Error> {
         let mut stream = Self { entry, coding: Coding::Unread, format: None, sets: None };
-        if !stream.entry.encoded {
+        if stream.entry.encoded.is_none() {
             match stream.read_private() {
                 Err(Error::UnsupportedCodec(_)) => stream.coding = Coding::Unread,
                 other => other?,
@@ -82,9 +82,11 @@ impl Stream {
 
     /// `Format::Other` while the set-up is not known.
     pub fn format(&self) -> Format {
-        self.format
-            .clone()
-            .unwrap_or_else(|| Format::Other { kind: self.entry.kind.into(), codec: self.entry.codec_id.clone() })
+        let codec = || match self.entry.encoded {
+            Some(how) => format!("{} ({how})", self.entry.codec_id),
+            None => self.entry.codec_id.clone(),
+        };
+        self.format.clone().unwrap_or_else(|| Format::Other { kind: self.entry.kind.into(), codec: codec() })
     }
 
     fn read_private(&mut self) -> Result<(), Error> {

@@ -23,8 +23,8 @@ pub struct Entry {
     pub default_duration: Option<u64>,
     /// Bytes that were taken off the front of each frame (5.1.4.1.31.9, algorithm 3).
     pub stripped: Bytes,
-    /// The frames are compressed or encrypted in a way that is not read here.
-    pub encoded: bool,
+    /// How the frames are encoded, where that is a way that is not read here.
+    pub encoded: Option<&'static str>,
     pub picture: Picture,
 }
 
@@ -40,7 +40,7 @@ impl Default for Entry {
             codec_delay: 0,
             default_duration: None,
             stripped: Bytes::new(),
-            encoded: false,
+            encoded: None,
             picture: Picture::default(),
         }
     }
@@ -140,7 +140,7 @@ fn content_encodings(content: &Bytes, entry: &mut Entry) -> Result<(), Error> {
             }
         }
         if kind != 0 || algorithm != 3 || scope & !3 != 0 || count > 1 {
-            entry.encoded = true;
+            entry.encoded = Some(if kind == 1 { "encrypted" } else { "compressed" });
             continue;
         }
         if settings.len() > MAX_STRIPPED {
@@ -366,12 +366,12 @@ mod tests {
         };
         let stripped = encoding(&[compression(3)]);
         assert_eq!((stripped.stripped.as_ref(), stripped.private.as_ref()), (&b"\x0b\x77"[..], &b"private"[..]));
-        assert!(!stripped.encoded);
+        assert_eq!(stripped.encoded, None);
         let both = encoding(&[uint(id::CONTENT_ENCODING_SCOPE, 3), compression(3)]);
         assert_eq!(both.private.as_ref(), b"\x0b\x77private");
-        assert!(encoding(&[compression(0)]).encoded);
-        assert!(encoding(&[]).encoded, "zlib is the default");
-        assert!(encoding(&[uint(id::CONTENT_ENCODING_TYPE, 1), compression(3)]).encoded);
+        assert_eq!(encoding(&[compression(0)]).encoded, Some("compressed"));
+        assert_eq!(encoding(&[]).encoded, Some("compressed"), "zlib is the default");
+        assert_eq!(encoding(&[uint(id::CONTENT_ENCODING_TYPE, 1), compression(3)]).encoded, Some("encrypted"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod segment;
 mod tests;
 mod times;
 
-pub use header::init;
+pub use header::{init, init_led};
 pub use segment::segment;
 
 use super::OutTrack;
