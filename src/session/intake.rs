@@ -9,6 +9,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::captions::Captions;
 use super::scratch::ScratchFile;
 use super::work::{Made, Planner};
 use super::{Caller, Context, Fatal, Incoming, Wanted};
@@ -42,6 +43,8 @@ pub(super) enum Slot {
 /// A segment on its way through the pool. Dropped, its jobs are dropped with it.
 pub(super) struct Pending {
     pub segment: Segment,
+    /// What the renditions of its video are to carry.
+    pub captions: Captions,
     pub made: AbortOnDropHandle<Made>,
     /// When its last byte had come.
     pub complete_at: Instant,
@@ -193,6 +196,7 @@ impl Intake {
     async fn submit(&mut self, segment: Segment) -> Result<(), Fatal> {
         let Some(source) = &self.source else { return Ok(()) };
         let complete_at = Instant::now();
+        let captions = captions(&source.plan, &segment);
         let jobs = self.planner.jobs(&source.plan, &segment);
         self.next_seq = segment.seq + 1;
         let place = match self.places.clone().try_acquire_owned() {
@@ -207,7 +211,7 @@ impl Intake {
         let counted = self.context.metrics.segment_in_flight();
         let context = self.context.clone();
         let made = tokio::spawn(async move { jobs.run(&context.pool).await });
-        let pending = Pending { segment, made: AbortOnDropHandle::new(made), complete_at, place, counted };
+        let pending = Pending { segment, captions, made: AbortOnDropHandle::new(made), complete_at, place, counted };
         self.hand_on(Slot::Segment(Box::new(pending))).await?;
         let waiting = self.context.pool.snapshot().queued > 0;
         self.press(if waiting { PressureLevel::Some } else { PressureLevel::None }, complete_at.elapsed());
@@ -240,6 +244,11 @@ impl From<ladder::Refused> for Fatal {
     fn from(refused: ladder::Refused) -> Self {
         Self { code: refused.code, message: refused.message, output: refused.output }
     }
+}
+
+fn captions(plan: &Plan, segment: &Segment) -> Captions {
+    let video = plan.video.as_ref().filter(|video| !video.renditions.is_empty());
+    video.zip(segment.video.as_ref()).map_or_else(Captions::default, |(video, cut)| Captions::of(cut, video.source.codec))
 }
 
 fn container(requested: InputContainer) -> Option<Container> {
