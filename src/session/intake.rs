@@ -139,6 +139,7 @@ impl Intake {
         while let Some(event) = self.demuxer.poll()? {
             match event {
                 Event::Tracks(tracks) => self.set_up(tracks).await?,
+                Event::Data(_) => {}
                 Event::Unit(unit) => {
                     let Some(source) = &mut self.source else { continue };
                     source.segmenter.push(unit).map_err(|error| Fatal::new(error.code(), error.to_string()))?;
@@ -248,7 +249,9 @@ impl From<ladder::Refused> for Fatal {
 
 fn captions(plan: &Plan, segment: &Segment) -> Captions {
     let video = plan.video.as_ref().filter(|video| !video.renditions.is_empty());
-    video.zip(segment.video.as_ref()).map_or_else(Captions::default, |(video, cut)| Captions::of(cut, video.source.codec))
+    video
+        .zip(segment.video.as_ref())
+        .map_or_else(Captions::default, |(video, cut)| Captions::of(cut, video.source.codec))
 }
 
 fn container(requested: InputContainer) -> Option<Container> {

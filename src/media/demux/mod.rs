@@ -11,7 +11,7 @@ pub mod webm;
 use bytes::{Bytes, BytesMut};
 
 use self::sniff::Sniff;
-use super::{AccessUnit, Error, Track};
+use super::{AccessUnit, DataUnit, Error, Track};
 
 /// What a demuxer finds, in the order of the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Event {
     Tracks(Vec<Track>),
     /// In decode order within a track.
     Unit(AccessUnit),
+    /// Where it stands among the bytes, which may be long before its time.
+    Data(DataUnit),
 }
 
 /// Bounds on what is believed.
@@ -135,6 +137,14 @@ impl Demuxer {
         }
     }
 
+    /// Data units that were damaged or too large, and passed over.
+    pub fn damaged_data(&self) -> u64 {
+        match &self.stage {
+            Stage::Known(inner) => inner.damaged_data(),
+            Stage::Head { .. } | Stage::Unknown => 0,
+        }
+    }
+
     /// The container, once it is known.
     pub fn container(&self) -> Option<Container> {
         match &self.stage {
@@ -212,6 +222,13 @@ impl Inner {
             Self::Mp4(inner) => inner.poll(),
             Self::Webm(inner) => inner.poll(),
             Self::Ts(inner) => inner.poll(),
+        }
+    }
+
+    fn damaged_data(&self) -> u64 {
+        match self {
+            Self::Mp4(_) | Self::Webm(_) => 0,
+            Self::Ts(inner) => inner.damaged_data(),
         }
     }
 

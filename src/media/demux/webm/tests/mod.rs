@@ -139,6 +139,7 @@ fn order(events: &[Event]) -> String {
     let letter = |event: &Event| match event {
         Event::Tracks(_) => "T".to_string(),
         Event::Unit(unit) => unit.track.0.to_string(),
+        Event::Data(_) => "D".to_string(),
     };
     events.iter().map(letter).collect()
 }
