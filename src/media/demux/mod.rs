@@ -227,8 +227,9 @@ impl Inner {
 
     fn damaged_data(&self) -> u64 {
         match self {
-            Self::Mp4(_) | Self::Webm(_) => 0,
+            Self::Mp4(inner) => inner.damaged_data(),
             Self::Ts(inner) => inner.damaged_data(),
+            Self::Webm(_) => 0,
         }
     }
 

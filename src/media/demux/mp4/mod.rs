@@ -7,6 +7,7 @@
 
 mod boxes;
 mod description;
+mod event;
 mod fragment;
 mod input;
 mod movie;
@@ -20,6 +21,7 @@ mod unit;
 use bytes::Bytes;
 
 use self::boxes::FourCc;
+use self::event::Events;
 use self::input::Input;
 use self::movie::Movie;
 use self::output::Output;
@@ -27,6 +29,7 @@ use self::sample_table::Sample;
 use self::spooled::Spooled;
 use super::{Event, Limits, Spool};
 use crate::media::Error;
+use crate::media::data::MOST_BYTES;
 
 /// Bytes that are gathered before they go to the spool, so that small pieces don't cost a write each.
 const SPOOL_AT_ONCE: u64 = 64 << 10;
@@ -48,6 +51,7 @@ pub struct Demuxer {
     /// Where the samples of the sample table end, while they wait on the spool for the last of them.
     wait_until: Option<u64>,
     output: Output,
+    events: Events,
     /// What is to be said after the last event.
     verdict: Option<Error>,
 }
@@ -85,6 +89,7 @@ impl Demuxer {
             spooled: Spooled::new(spool),
             wait_until: None,
             output: Output::default(),
+            events: Events::default(),
             verdict: None,
         }
     }
@@ -137,6 +142,10 @@ impl Demuxer {
         };
         match &header.kind {
             b"moov" | b"moof" => return self.start_collecting(header, end),
+            b"emsg" if end.is_some_and(|end| end - self.position <= MOST_BYTES as u64) => {
+                return self.start_collecting(header, end);
+            }
+            b"emsg" => self.events.damaged += 1,
             b"ftyp" if self.movie.is_some() && self.wait_until.is_none() => {
                 self.origin = self.position;
                 self.restarted = true;
@@ -180,10 +189,10 @@ impl Demuxer {
         let Some(bytes) = self.input.slice(body, (end - body) as usize) else { return Ok(Step::NeedMore) };
         let start = std::mem::replace(&mut self.position, end);
         self.state = State::Header;
-        if &kind == b"moof" {
-            self.fragment(&bytes, start, end)?;
-        } else {
-            self.index(&bytes, end)?;
+        match &kind {
+            b"moof" => self.fragment(&bytes, start, end)?,
+            b"emsg" => self.events.take(&bytes, start),
+            _ => self.index(&bytes, end)?,
         }
         // The box itself, so that what follows it on the spool keeps its place.
         self.spool_until(end)?;
@@ -200,7 +209,19 @@ impl Demuxer {
         // A range without an index turns out to be left over.
         self.spooled.end();
         let place = fragment::Place { start, end, origin: self.origin };
-        fragment::read(moof, place, movie, self.limits.header_bytes)
+        if self.events.is_empty() {
+            return fragment::read(moof, place, movie, self.limits.header_bytes);
+        }
+        let before = event::runs(movie);
+        fragment::read(moof, place, movie, self.limits.header_bytes)?;
+        let units = self.events.give(event::earliest(movie, &before));
+        self.events.damaged += self.output.data(units);
+        Ok(())
+    }
+
+    /// See [`super::Demuxer::damaged_data`].
+    pub fn damaged_data(&self) -> u64 {
+        self.events.damaged
     }
 
     /// Takes over a moov that ends at `end`, and decides how its samples will be read.
@@ -368,6 +389,8 @@ impl Demuxer {
     }
 
     fn conclude(&mut self) {
+        let units = self.events.give(None);
+        self.events.damaged += self.output.data(units);
         if let Some(movie) = &mut self.movie {
             self.output.finish(movie);
         }

@@ -10,10 +10,13 @@ use super::movie::{Movie, TrackState};
 use super::sample_table::Sample;
 use super::unit;
 use crate::media::demux::Event;
-use crate::media::{AccessUnit, Error, Format, Sync, Ticks, VideoCodec};
+use crate::media::{AccessUnit, DataUnit, Error, Format, Sync, Ticks, VideoCodec};
 
 /// What an access unit takes beside its data, about.
 const UNIT_OVERHEAD: usize = 128;
+
+/// Data units that are held back with the access units.
+const HELD_DATA: usize = 256;
 
 /// Events on their way out.
 #[derive(Debug, Default)]
@@ -23,6 +26,7 @@ pub struct Output {
     announce: bool,
     held: Vec<AccessUnit>,
     held_bytes: usize,
+    held_data: Vec<DataUnit>,
 }
 
 impl Output {
@@ -36,6 +40,19 @@ impl Output {
         self.held_bytes = 0;
         self.announce = true;
         self.release(movie);
+    }
+
+    /// Event messages have been read; returns how many of them could not be held.
+    pub fn data(&mut self, mut units: Vec<DataUnit>) -> u64 {
+        if !self.announce {
+            self.ready.extend(units.into_iter().map(Event::Data));
+            return 0;
+        }
+        let room = HELD_DATA.saturating_sub(self.held_data.len());
+        let over = units.len().saturating_sub(room);
+        units.truncate(room);
+        self.held_data.extend(units);
+        over as u64
     }
 
     /// A sample has been read. `limit`: bytes of units that may be held back.
@@ -126,6 +143,7 @@ impl Output {
             self.ready.push_back(Event::Tracks(movie.tracks.iter().map(|t| t.track.clone()).collect()));
         }
         self.held_bytes = 0;
+        self.ready.extend(self.held_data.drain(..).map(Event::Data));
         self.ready.extend(self.held.drain(..).map(Event::Unit));
     }
 }
