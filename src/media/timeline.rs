@@ -21,6 +21,16 @@ pub struct Timeline {
 }
 
 impl Timeline {
+    /// Goes on from a time that was unrolled before.
+    pub fn from(reference: Option<Ticks>) -> Self {
+        Self { reference: reference.map(|time| time.0) }
+    }
+
+    /// The time that was unrolled last.
+    pub fn reference(&self) -> Option<Ticks> {
+        self.reference.map(Ticks)
+    }
+
     /// The time that is congruent to `stamp` modulo 2^33 and nearest to the one unrolled before; the first is taken as
     /// it is. What lies before a first stamp that has just wrapped comes out negative.
     pub fn unroll(&mut self, stamp: u64) -> Ticks {
@@ -36,11 +46,6 @@ impl Timeline {
         let ahead = (stamp - reference.rem_euclid(WRAP)).rem_euclid(WRAP);
         let nearest = if ahead >= WRAP / 2 { ahead - WRAP } else { ahead };
         Some(Ticks(reference.saturating_add(nearest)))
-    }
-
-    /// The time that was unrolled last.
-    pub fn latest(&self) -> Option<Ticks> {
-        self.reference.map(Ticks)
     }
 }
 
@@ -71,10 +76,10 @@ mod tests {
     #[test]
     fn a_time_that_is_looked_at_moves_nothing() {
         let mut timeline = Timeline::default();
-        assert_eq!((timeline.near(5), timeline.latest()), (None, None));
+        assert_eq!((timeline.near(5), timeline.reference()), (None, None));
         timeline.unroll(END - 3000);
         assert_eq!(timeline.near(6000), Some(Ticks(WRAP + 6000)));
-        assert_eq!(timeline.latest(), Some(Ticks(WRAP - 3000)));
+        assert_eq!(timeline.reference(), Some(Ticks(WRAP - 3000)));
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl Intake {
     async fn events(&mut self) -> Result<(), Fatal> {
         while let Some(event) = self.demuxer.poll()? {
             match event {
-                Event::Tracks(tracks) => self.set_up(tracks).await?,
+                Event::Tracks { tracks, .. } => self.set_up(tracks).await?,
                 Event::Data(_) => {}
                 Event::Unit(unit) => {
                     let Some(source) = &mut self.source else { continue };
