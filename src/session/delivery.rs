@@ -107,6 +107,9 @@ impl<O: Outlet> Delivery<O> {
             }
         }
         self.outputs = outputs;
+        for event in pending.events.messages(pending.segment.seq) {
+            self.message(ServerMessage::Event(event)).await?;
+        }
         let (latency, metrics) = (pending.complete_at.elapsed(), self.context.metrics.clone());
         receipt.latency_ms = latency.as_millis() as u64;
         let hopeless = match failure {

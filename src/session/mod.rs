@@ -6,6 +6,7 @@
 
 mod captions;
 mod delivery;
+mod events;
 mod intake;
 mod output;
 mod scratch;

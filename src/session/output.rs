@@ -80,6 +80,7 @@ impl Output {
             self.tracks = tracks;
         }
         let mut init = None;
+        let riding = if planned.is_copy() { &pending.events.units[..] } else { &[] };
         let media = match planned.container {
             OutputContainer::Cmaf => {
                 if new_set_up {
@@ -92,15 +93,15 @@ impl Output {
                     };
                     init = Some((BinaryHeader::Init(header), cmaf::init(&self.tracks).map_err(unmuxable)?));
                 }
-                cmaf::segment(segment.seq as u32, &parts(&self.tracks, &lanes)).map_err(unmuxable)?
+                cmaf::segment_with(segment.seq as u32, &parts(&self.tracks, &lanes), riding).map_err(unmuxable)?
             }
             OutputContainer::Ts => {
                 if new_set_up || self.writer.is_none() {
-                    self.writer = Some(ts::Writer::new(self.tracks.clone()).map_err(unmuxable)?);
+                    self.writer = Some(self.ts_writer(planned)?);
                 }
                 let parts = parts(&self.tracks, &lanes);
                 match &mut self.writer {
-                    Some(writer) => writer.segment(&parts).map_err(unmuxable)?,
+                    Some(writer) => writer.segment_with(&parts, riding).map_err(unmuxable)?,
                     None => return Ok(None),
                 }
             }
@@ -121,6 +122,14 @@ impl Output {
         let header = BinaryHeader::Segment(header);
         let degraded = self.captions(planned, pending);
         Ok(Some(Rendered { init, header, media, frames: video_frames, audio_samples, degraded }))
+    }
+
+    fn ts_writer(&self, planned: &PlannedOutput) -> Result<ts::Writer, Failure> {
+        let mut writer = ts::Writer::new(self.tracks.clone()).map_err(unmuxable)?;
+        if planned.is_copy() {
+            self.plan.data.iter().for_each(|&(kind, track)| writer.announce(kind, Some(track)));
+        }
+        Ok(writer)
     }
 
     /// Said once: the source has captions, and this output's codec carries none.
