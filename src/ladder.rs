@@ -4,7 +4,7 @@
 
 use crate::job::{Inventory, Preset, VideoSpec};
 use crate::media::mux::{cmaf, ts};
-use crate::media::{Audio, AudioCodec, Chroma, Format, Track, TrackId, Video, VideoCodec};
+use crate::media::{Audio, AudioCodec, Chroma, DataKind, Format, Track, TrackId, Video, VideoCodec};
 use crate::protocol::{
     AudioChoice, AudioInfo, AudioRequest, Output, OutputContainer, OutputInfo, VideoChoice, VideoInfo, VideoRequest,
 };
@@ -38,6 +38,8 @@ pub struct Plan {
     pub video: Option<PlannedVideo>,
     /// In the order in which the segmenter gets them.
     pub audio: Vec<PlannedAudio>,
+    /// The source's tracks of data, which ride along in outputs that are copied.
+    pub data: Vec<(DataKind, TrackId)>,
 }
 
 /// One output, made of a copy or of renditions.
@@ -48,6 +50,13 @@ pub struct PlannedOutput {
     pub video: Option<Source>,
     /// Index into [`Plan::audio`], and what of it.
     pub audio: Option<(usize, Source)>,
+}
+
+impl PlannedOutput {
+    /// Whether its pictures are copied, or its sound where it has none: then it carries also what rides along.
+    pub fn is_copy(&self) -> bool {
+        self.video.or(self.audio.map(|(_, source)| source)) == Some(Source::Copy)
+    }
 }
 
 /// What of a track an output takes.
@@ -116,7 +125,8 @@ impl Plan {
                 &made
             }
         };
-        let mut plan = Self { outputs: Vec::new(), video: None, audio: Vec::new() };
+        let data = tracks.iter().filter_map(|track| Some((data_kind(track)?, track.id))).collect();
+        let mut plan = Self { outputs: Vec::new(), video: None, audio: Vec::new(), data };
         for output in outputs {
             let planned = plan.output(output, tracks, inventory, limits).map_err(|refused| Refused {
                 output: Some(output.name.clone()),
@@ -133,6 +143,12 @@ impl Plan {
     pub fn uses(&self, id: TrackId) -> bool {
         self.video.as_ref().is_some_and(|video| video.track.id == id)
             || self.audio.iter().any(|audio| audio.track.id == id)
+            || self.data.iter().any(|(_, track)| *track == id) && self.outputs.iter().any(PlannedOutput::is_copy)
+    }
+
+    /// Whether the outputs are the same. Data that begins to ride along makes no difference to what is made.
+    pub fn makes_the_same(&self, other: &Self) -> bool {
+        (&self.outputs, &self.video, &self.audio) == (&other.outputs, &other.video, &other.audio)
     }
 
     /// The outputs as the client is told.
@@ -292,6 +308,13 @@ impl Plan {
             }
         }
     }
+}
+
+/// What a track of data holds that is handed on.
+fn data_kind(track: &Track) -> Option<DataKind> {
+    let Format::Other { kind, codec } = &track.format else { return None };
+    let named = [DataKind::Scte35, DataKind::Id3, DataKind::Klv].into_iter().find(|kind| kind.name() == codec);
+    named.filter(|_| kind == "data")
 }
 
 /// The requests that can be checked before the source is known: names, and each output holding something.

@@ -44,6 +44,17 @@ pub struct Start {
     /// None: the `auto` ladder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outputs: Option<Vec<Output>>,
+    /// What forces a cut at the first sync sample at or after it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut_on: Vec<CutOn>,
+}
+
+/// What may force a cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CutOn {
+    /// The splice points of splice_insert and time_signal.
+    Scte35,
 }
 
 /// What is streamed in.
@@ -159,6 +170,7 @@ pub enum ServerMessage {
     Ready(Ready),
     Tracks(Tracks),
     Receipt(Receipt),
+    Event(Event),
     Pressure(Pressure),
     Error(ErrorMessage),
     Done(Done),
@@ -306,6 +318,90 @@ pub struct Receipt {
     pub degraded: Vec<Degraded>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<SegmentError>,
+}
+
+/// What rides along with the media: sent with the segment that was cut next after it was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Event {
+    pub seq: u64,
+    pub kind: EventKind,
+    /// The source's track; none for an event message box.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub track: Option<u32>,
+    /// When it takes effect.
+    pub time_ms: i64,
+    /// The same in `timescale`, on the source's own timeline.
+    pub start: i64,
+    pub timescale: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<i64>,
+    /// Of an event message box: scheme_id_uri.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub splice: Option<Splice>,
+    /// The section, tag, packet or message as it came; base64.
+    pub data: String,
+    /// How many before it were damaged, or too many to be held, and have been left out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dropped: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// What an event holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EventKind {
+    /// A splice_info_section.
+    Scte35,
+    /// An ID3 tag.
+    Id3,
+    /// A message of another scheme.
+    Emsg,
+    /// KLV metadata.
+    Klv,
+}
+
+/// The essentials of a splice_info_section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Splice {
+    /// As SCTE 35 names it: `splice_insert`, `time_signal`, …
+    pub command: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<u32>,
+    /// The event is called off.
+    pub cancel: bool,
+    pub immediate: bool,
+    /// Of a splice_insert: true out of the network, false back to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_of_network: Option<bool>,
+    /// In the event's `timescale`, on the source's own timeline, pts_adjustment added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub splice_time: Option<i64>,
+    /// Of the break, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<i64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segmentations: Vec<Segmentation>,
+}
+
+/// A segmentation_descriptor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Segmentation {
+    pub event_id: u32,
+    pub cancel: bool,
+    /// segmentation_type_id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub type_id: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<i64>,
 }
 
 /// How a segment ended.

@@ -6,8 +6,8 @@ use std::fs;
 
 use segmill::job::Preset;
 use segmill::protocol::{
-    self, AudioChoice, AudioRequest, BinaryHeader, ClientMessage, Input, Mode, Output, OutputContainer, ServerMessage,
-    Start, VideoChoice, VideoRequest,
+    self, AudioChoice, AudioRequest, BinaryHeader, ClientMessage, CutOn, Input, Mode, Output, OutputContainer,
+    ServerMessage, Start, VideoChoice, VideoRequest,
 };
 use segmill::server::problem::Problem;
 use serde::Serialize;
@@ -71,6 +71,7 @@ fn start_is_shown_with_all_its_fields() {
         mode: Mode::Live,
         segment_ms: Some(1),
         deadline_ms: Some(1),
+        cut_on: vec![CutOn::Scte35],
         outputs: Some(vec![Output {
             name: "v".to_owned(),
             container: OutputContainer::Cmaf,

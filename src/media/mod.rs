@@ -5,6 +5,7 @@
 
 pub mod access_unit;
 pub mod codec;
+pub mod data;
 pub mod demux;
 pub mod error;
 pub mod mux;
@@ -14,4 +15,5 @@ pub use access_unit::{
     AccessUnit, Audio, AudioCodec, Chroma, Colour, Format, Sync, Ticks, Timescale, Track, TrackId, Video, VideoCodec,
     Window,
 };
+pub use data::{DataKind, DataUnit};
 pub use error::Error;

@@ -34,17 +34,18 @@ impl Timeline {
     /// The time that is congruent to `stamp` modulo 2^33 and nearest to the one unrolled before; the first is taken as
     /// it is. What lies before a first stamp that has just wrapped comes out negative.
     pub fn unroll(&mut self, stamp: u64) -> Ticks {
+        let unrolled = self.near(stamp).unwrap_or(Ticks((stamp % WRAP as u64) as i64));
+        self.reference = Some(unrolled.0);
+        unrolled
+    }
+
+    /// The same, for a time that is none of an access unit: it moves nothing. None before the first [`Self::unroll`].
+    pub fn near(&self, stamp: u64) -> Option<Ticks> {
+        let reference = self.reference?;
         let stamp = (stamp % WRAP as u64) as i64;
-        let unrolled = match self.reference {
-            None => stamp,
-            Some(reference) => {
-                let ahead = (stamp - reference.rem_euclid(WRAP)).rem_euclid(WRAP);
-                let nearest = if ahead >= WRAP / 2 { ahead - WRAP } else { ahead };
-                reference.saturating_add(nearest)
-            }
-        };
-        self.reference = Some(unrolled);
-        Ticks(unrolled)
+        let ahead = (stamp - reference.rem_euclid(WRAP)).rem_euclid(WRAP);
+        let nearest = if ahead >= WRAP / 2 { ahead - WRAP } else { ahead };
+        Some(Ticks(reference.saturating_add(nearest)))
     }
 }
 
@@ -70,6 +71,15 @@ mod tests {
         // A picture's PTS is over the wrap, its DTS and the sound are not yet.
         check(&[2000, END - 1600, END - 4000, 5600], &[2000, -1600, -4000, 5600]);
         check(&[END - 100, 3500, END - 50], &[WRAP - 100, WRAP + 3500, WRAP - 50]);
+    }
+
+    #[test]
+    fn a_time_that_is_looked_at_moves_nothing() {
+        let mut timeline = Timeline::default();
+        assert_eq!((timeline.near(5), timeline.reference()), (None, None));
+        timeline.unroll(END - 3000);
+        assert_eq!(timeline.near(6000), Some(Ticks(WRAP + 6000)));
+        assert_eq!(timeline.reference(), Some(Ticks(WRAP - 3000)));
     }
 
     #[test]

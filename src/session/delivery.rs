@@ -107,12 +107,16 @@ impl<O: Outlet> Delivery<O> {
             }
         }
         self.outputs = outputs;
+        for event in pending.events.messages(pending.segment.seq) {
+            self.message(ServerMessage::Event(event)).await?;
+        }
         let (latency, metrics) = (pending.complete_at.elapsed(), self.context.metrics.clone());
         receipt.latency_ms = latency.as_millis() as u64;
         let hopeless = match failure {
             Some((output, reason)) => self.failed(&mut receipt, output, reason).await?,
             None => None,
         };
+        self.done.degraded += u64::from(receipt.outcome == SegmentOutcome::Degraded);
         let Caller { op, origin } = self.caller;
         metrics.segment_done(op, receipt.outcome, origin, latency);
         if made.attempts > 0 {
@@ -159,6 +163,10 @@ impl<O: Outlet> Delivery<O> {
             self.outlet.send(Outgoing::Binary(header, payload)).await?;
         }
         self.outlet.send(Outgoing::Binary(rendered.header, rendered.media)).await?;
+        if let Some(degraded) = rendered.degraded {
+            receipt.outcome = SegmentOutcome::Degraded;
+            receipt.degraded.push(degraded);
+        }
         let name = output.name().unwrap_or_default().to_owned();
         if let Some(frames) = rendered.frames {
             receipt.frames_out.insert(name.clone(), frames);

@@ -9,12 +9,14 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::captions::Captions;
+use super::events::{Held as HeldEvents, Riding};
 use super::scratch::ScratchFile;
 use super::work::{Made, Planner};
 use super::{Caller, Context, Fatal, Incoming, Wanted};
 use crate::ladder::{self, Plan};
 use crate::media::demux::{Container, Demuxer, Event};
-use crate::media::{self, Format, Track};
+use crate::media::{self, DataUnit, Format, Track};
 use crate::protocol::{InputContainer, Mode, Pressure, PressureLevel, ServerMessage, TrackInfo, Tracks};
 use crate::segment::{self, Segment, Segmenter};
 use crate::telemetry::metrics::{Held, Operation};
@@ -42,6 +44,10 @@ pub(super) enum Slot {
 /// A segment on its way through the pool. Dropped, its jobs are dropped with it.
 pub(super) struct Pending {
     pub segment: Segment,
+    /// What the renditions of its video are to carry.
+    pub captions: Captions,
+    /// What was read until it was cut.
+    pub events: Riding,
     pub made: AbortOnDropHandle<Made>,
     /// When its last byte had come.
     pub complete_at: Instant,
@@ -71,6 +77,7 @@ pub(super) async fn run(
         settings,
         source: None,
         planner: Planner::default(),
+        events: HeldEvents::default(),
         next_seq: 1,
         places,
         ways,
@@ -91,6 +98,8 @@ struct Intake {
     demuxer: Demuxer,
     source: Option<Source>,
     planner: Planner,
+    /// What rides along, for the next segment.
+    events: HeldEvents,
     next_seq: u64,
     places: Arc<Semaphore>,
     ways: Ways,
@@ -136,6 +145,7 @@ impl Intake {
         while let Some(event) = self.demuxer.poll()? {
             match event {
                 Event::Tracks { tracks, .. } => self.set_up(tracks).await?,
+                Event::Data(unit) => self.data(unit),
                 Event::Unit(unit) => {
                     let Some(source) = &mut self.source else { continue };
                     source.segmenter.push(unit).map_err(|error| Fatal::new(error.code(), error.to_string()))?;
@@ -146,13 +156,18 @@ impl Intake {
         Ok(())
     }
 
+    /// Held for the segment that is cut next.
+    fn data(&mut self, unit: DataUnit) {
+        self.events.push(unit);
+    }
+
     /// The set-up is known, or has changed: from here on, segments are made by a new plan.
     async fn set_up(&mut self, tracks: Vec<Track>) -> Result<(), Fatal> {
         let limits = self.context.settings.ladder;
         let plan = Plan::resolve(&self.wanted.request, &tracks, self.context.pool.inventory(), limits);
         let again = match &self.source {
             // What changed is none of what is used.
-            Some(source) if plan.as_ref().is_ok_and(|plan| *plan == *source.plan) => return Ok(()),
+            Some(source) if plan.as_ref().is_ok_and(|plan| plan.makes_the_same(&source.plan)) => return Ok(()),
             Some(_) => true,
             None => false,
         };
@@ -193,6 +208,8 @@ impl Intake {
     async fn submit(&mut self, segment: Segment) -> Result<(), Fatal> {
         let Some(source) = &self.source else { return Ok(()) };
         let complete_at = Instant::now();
+        let captions = captions(&source.plan, &segment);
+        let events = self.events.take(self.demuxer.damaged_data());
         let jobs = self.planner.jobs(&source.plan, &segment);
         self.next_seq = segment.seq + 1;
         let place = match self.places.clone().try_acquire_owned() {
@@ -207,7 +224,8 @@ impl Intake {
         let counted = self.context.metrics.segment_in_flight();
         let context = self.context.clone();
         let made = tokio::spawn(async move { jobs.run(&context.pool).await });
-        let pending = Pending { segment, made: AbortOnDropHandle::new(made), complete_at, place, counted };
+        let pending =
+            Pending { segment, captions, events, made: AbortOnDropHandle::new(made), complete_at, place, counted };
         self.hand_on(Slot::Segment(Box::new(pending))).await?;
         let waiting = self.context.pool.snapshot().queued > 0;
         self.press(if waiting { PressureLevel::Some } else { PressureLevel::None }, complete_at.elapsed());
@@ -240,6 +258,13 @@ impl From<ladder::Refused> for Fatal {
     fn from(refused: ladder::Refused) -> Self {
         Self { code: refused.code, message: refused.message, output: refused.output }
     }
+}
+
+fn captions(plan: &Plan, segment: &Segment) -> Captions {
+    let video = plan.video.as_ref().filter(|video| !video.renditions.is_empty());
+    video
+        .zip(segment.video.as_ref())
+        .map_or_else(Captions::default, |(video, cut)| Captions::of(cut, video.source.codec))
 }
 
 fn container(requested: InputContainer) -> Option<Container> {

@@ -4,7 +4,9 @@
 //! places are taken it stops reading, and that is the only backpressure. [`delivery`] waits for the segments in
 //! order, muxes and sends them. Sockets and HTTP bodies stay outside, behind [`Incoming`] and [`Outlet`].
 
+mod captions;
 mod delivery;
+mod events;
 mod intake;
 mod output;
 mod scratch;

@@ -7,11 +7,11 @@ use sha2::{Digest, Sha256};
 
 use super::intake::Pending;
 use super::work::Made;
-use crate::job::{Encoded, Failure, FailureCode};
+use crate::job::{Encoded, EncodedSample, Failure, FailureCode};
 use crate::ladder::{AudioTarget, Plan, PlannedOutput, Source};
 use crate::media::mux::{OutTrack, Part, Sample, cmaf, ts};
 use crate::media::{self, AudioCodec, Format, Sync, Ticks, Timescale, Video, VideoCodec, codec};
-use crate::protocol::{BinaryHeader, InitHeader, OutputContainer, SegmentHeader};
+use crate::protocol::{BinaryHeader, Degraded, InitHeader, OutputContainer, SegmentHeader};
 use crate::segment::{Cut, Segment};
 
 /// An output's state from segment to segment.
@@ -23,6 +23,8 @@ pub(super) struct Output {
     writer: Option<ts::Writer>,
     /// How far before the presentation the copied pictures begin: by as much the media time of CMAF runs ahead.
     lead: Ticks,
+    /// It has been said that its codec carries no captions.
+    captions_refused: bool,
 }
 
 /// What an output sends for a segment.
@@ -34,6 +36,7 @@ pub(super) struct Rendered {
     pub frames: Option<u64>,
     /// Samples a channel, where there is audio.
     pub audio_samples: Option<u64>,
+    pub degraded: Option<Degraded>,
 }
 
 /// One track of the segment, ready to be muxed.
@@ -48,7 +51,15 @@ struct Lane {
 
 impl Output {
     pub fn new(plan: Arc<Plan>, index: usize) -> Self {
-        Self { plan, index, init: 0, tracks: Vec::new(), writer: None, lead: Ticks(0) }
+        Self {
+            plan,
+            index,
+            init: 0,
+            tracks: Vec::new(),
+            writer: None,
+            lead: Ticks(0),
+            captions_refused: false,
+        }
     }
 
     /// Another set-up: the next segment brings a new init where it differs.
@@ -65,7 +76,7 @@ impl Output {
         let plan = self.plan.clone();
         let Some(planned) = plan.outputs.get(self.index) else { return Ok(None) };
         let segment = &pending.segment;
-        let video = planned.video.map(|source| video_lane(&plan, source, segment, made)).transpose()?.flatten();
+        let video = planned.video.map(|source| video_lane(&plan, source, pending, made)).transpose()?.flatten();
         let audio = planned.audio.map(|(track, source)| audio_lane(&plan, track, source, segment, made));
         let audio = audio.transpose()?.flatten();
         let presented = |lane: &Lane| lane.samples.iter().filter(|sample| sample.pts >= lane.start).count() as u64;
@@ -82,6 +93,7 @@ impl Output {
             self.tracks = tracks;
         }
         let mut init = None;
+        let riding = if planned.is_copy() { &pending.events.units[..] } else { &[] };
         let media = match planned.container {
             OutputContainer::Cmaf => {
                 if new_set_up {
@@ -94,15 +106,15 @@ impl Output {
                     };
                     init = Some((BinaryHeader::Init(header), cmaf::init_led(&self.tracks, lead).map_err(unmuxable)?));
                 }
-                cmaf::segment(segment.seq as u32, &parts(&self.tracks, &lanes)).map_err(unmuxable)?
+                cmaf::segment_with(segment.seq as u32, &parts(&self.tracks, &lanes), riding).map_err(unmuxable)?
             }
             OutputContainer::Ts => {
                 if new_set_up || self.writer.is_none() {
-                    self.writer = Some(ts::Writer::new(self.tracks.clone()).map_err(unmuxable)?);
+                    self.writer = Some(self.ts_writer(planned)?);
                 }
                 let parts = parts(&self.tracks, &lanes);
                 match &mut self.writer {
-                    Some(writer) => writer.segment(&parts).map_err(unmuxable)?,
+                    Some(writer) => writer.segment_with(&parts, riding).map_err(unmuxable)?,
                     None => return Ok(None),
                 }
             }
@@ -122,7 +134,28 @@ impl Output {
             discontinuity: segment.discontinuity || (new_set_up && self.init > 1),
         };
         let header = BinaryHeader::Segment(header);
-        Ok(Some(Rendered { init, header, media, frames: video_frames, audio_samples }))
+        let degraded = self.captions(planned, pending);
+        Ok(Some(Rendered { init, header, media, frames: video_frames, audio_samples, degraded }))
+    }
+
+    fn ts_writer(&self, planned: &PlannedOutput) -> Result<ts::Writer, Failure> {
+        let mut writer = ts::Writer::new(self.tracks.clone()).map_err(unmuxable)?;
+        if planned.is_copy() {
+            self.plan.data.iter().for_each(|&(kind, track)| writer.announce(kind, Some(track)));
+        }
+        Ok(writer)
+    }
+
+    /// Said once: the source has captions, and this output's codec carries none.
+    fn captions(&mut self, planned: &PlannedOutput, pending: &Pending) -> Option<Degraded> {
+        let Some(Source::Rendition(index)) = planned.video else { return None };
+        let codec = self.plan.video.as_ref()?.renditions.get(index)?.codec;
+        if self.captions_refused || pending.captions.is_empty() || codec::captions::holds(codec) {
+            return None;
+        }
+        self.captions_refused = true;
+        let why = format!("{} carries no closed captions", codec.name());
+        Some(Degraded { output: planned.name.clone(), what: "captions".into(), why })
     }
 
     /// Moves the times of the pictures so that none is negative, as CMAF needs it; by how much.
@@ -180,8 +213,8 @@ fn parts<'a>(tracks: &'a [OutTrack], lanes: &'a [Lane]) -> Vec<Part<'a>> {
     tracks.iter().filter_map(part).collect()
 }
 
-fn video_lane(plan: &Plan, source: Source, segment: &Segment, made: &Made) -> Result<Option<Lane>, Failure> {
-    let (Some(planned), Some(cut)) = (&plan.video, &segment.video) else { return Ok(None) };
+fn video_lane(plan: &Plan, source: Source, pending: &Pending, made: &Made) -> Result<Option<Lane>, Failure> {
+    let (Some(planned), Some(cut)) = (&plan.video, &pending.segment.video) else { return Ok(None) };
     let (format, samples) = match source {
         Source::Copy => (planned.source.clone(), copied(cut)),
         Source::Rendition(index) => {
@@ -189,7 +222,9 @@ fn video_lane(plan: &Plan, source: Source, segment: &Segment, made: &Made) -> Re
             let Some(spec) = planned.renditions.get(index) else { return Ok(None) };
             let mut format = video_format(spec.codec, encoded)?;
             format.rotation = planned.source.rotation;
-            (format, samples(encoded))
+            let mut pictures = encoded.samples.clone();
+            pending.captions.carry(spec.codec, &mut pictures);
+            (format, samples(&pictures))
         }
     };
     let (timescale, factor) = fine_timescale(planned.track.timescale);
@@ -229,7 +264,7 @@ fn audio_lane(
         Source::Copy => copied(cut),
         Source::Rendition(index) => match made.audio.get(track) {
             Some(None) | None => return Ok(None),
-            Some(outcome) => samples(encoded(outcome.as_ref(), index)?),
+            Some(outcome) => samples(&encoded(outcome.as_ref(), index)?.samples),
         },
     };
     let (format, timescale, language) = audio_format(plan, track, source)?;
@@ -293,10 +328,9 @@ fn encoded(outcome: Option<&Result<crate::job::Outcome, Failure>>, index: usize)
     }
 }
 
-fn samples(encoded: &Encoded) -> Vec<Sample> {
-    let sample =
-        |sample: &crate::job::EncodedSample| Sample { pts: sample.pts, sync: sample.sync, data: sample.data.clone() };
-    encoded.samples.iter().map(sample).collect()
+fn samples(encoded: &[EncodedSample]) -> Vec<Sample> {
+    let sample = |sample: &EncodedSample| Sample { pts: sample.pts, sync: sample.sync, data: sample.data.clone() };
+    encoded.iter().map(sample).collect()
 }
 
 fn copied(cut: &Cut) -> Vec<Sample> {

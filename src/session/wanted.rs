@@ -2,7 +2,7 @@
 
 use super::{Fatal, Settings};
 use crate::ladder::{self, Request};
-use crate::protocol::{InputContainer, Mode, Output, Start};
+use crate::protocol::{CutOn, InputContainer, Mode, Output, Start};
 
 /// Target lengths that a client may ask for, milliseconds.
 const SEGMENT_MS: std::ops::RangeInclusive<u32> = 200..=30_000;
@@ -17,6 +17,8 @@ pub struct Wanted {
     /// Target length of a segment; None: the service's own.
     pub(super) segment_ms: Option<u32>,
     pub(super) request: Request,
+    /// Splice points force a cut.
+    pub(super) cut_on_splices: bool,
 }
 
 impl Wanted {
@@ -24,7 +26,13 @@ impl Wanted {
     pub fn stream(start: Start, settings: &Settings) -> Result<Self, Fatal> {
         check_segment_ms(start.segment_ms)?;
         let request = outputs(start.outputs, settings)?;
-        Ok(Self { container: start.input.container, mode: start.mode, segment_ms: start.segment_ms, request })
+        Ok(Self {
+            container: start.input.container,
+            mode: start.mode,
+            segment_ms: start.segment_ms,
+            request,
+            cut_on_splices: start.cut_on.contains(&CutOn::Scte35),
+        })
     }
 
     /// One piece of media that is one segment. Without `requested`, the `auto` ladder.
@@ -34,7 +42,7 @@ impl Wanted {
         settings: &Settings,
     ) -> Result<Self, Fatal> {
         let request = outputs(requested, settings)?;
-        Ok(Self { container, mode: Mode::File, segment_ms: Some(WHOLE), request })
+        Ok(Self { container, mode: Mode::File, segment_ms: Some(WHOLE), request, cut_on_splices: false })
     }
 
     /// A file or stream as one output, of which the source may lack the video or the audio.
@@ -46,7 +54,13 @@ impl Wanted {
     ) -> Result<Self, Fatal> {
         check_segment_ms(segment_ms)?;
         ladder::check_request(std::slice::from_ref(&output), settings.ladder)?;
-        Ok(Self { container, mode: Mode::File, segment_ms, request: Request::OfWhatIsThere(output) })
+        Ok(Self {
+            container,
+            mode: Mode::File,
+            segment_ms,
+            request: Request::OfWhatIsThere(output),
+            cut_on_splices: false,
+        })
     }
 }
 

@@ -88,15 +88,16 @@ pub fn strip(unit: Bytes) -> Bytes {
 const OBU_SEQUENCE_HEADER: u8 = 1;
 const OBU_TEMPORAL_DELIMITER: u8 = 2;
 const OBU_FRAME_HEADER: u8 = 3;
+pub(super) const OBU_METADATA: u8 = 5;
 const OBU_FRAME: u8 = 6;
 const OBU_TILE_LIST: u8 = 8;
 const OBU_PADDING: u8 = 15;
 
-struct Obu<'a> {
-    kind: u8,
-    payload: &'a [u8],
+pub(super) struct Obu<'a> {
+    pub kind: u8,
+    pub payload: &'a [u8],
     /// Bytes, header included.
-    length: usize,
+    pub length: usize,
 }
 
 impl<'a> Obu<'a> {
@@ -119,10 +120,17 @@ impl<'a> Obu<'a> {
         let length = payload.as_ptr_range().end as usize - data.as_ptr() as usize;
         Some(Self { kind: header >> 3 & 0xf, payload, length })
     }
+
+    /// Whether it begins a frame that is shown (5.9.2).
+    pub fn shows_a_frame(&self) -> bool {
+        let first = self.payload.first().copied().unwrap_or(0);
+        let (show_existing_frame, show_frame) = (first & 0x80 != 0, first & 0x10 != 0);
+        matches!(self.kind, OBU_FRAME_HEADER | OBU_FRAME) && (show_existing_frame || show_frame)
+    }
 }
 
 /// The OBUs up to the first malformed one.
-fn obus(unit: &[u8]) -> impl Iterator<Item = Obu<'_>> {
+pub(super) fn obus(unit: &[u8]) -> impl Iterator<Item = Obu<'_>> {
     let mut rest = unit;
     std::iter::from_fn(move || {
         let obu = Obu::parse(rest)?;

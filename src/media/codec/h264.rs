@@ -238,7 +238,7 @@ fn recovery_frame_count(sei: &[u8]) -> Option<u32> {
 const SEI_SEARCHED: usize = 4096;
 
 /// payloadType or payloadSize (ISO/IEC 14496-10 7.3.2.3.1).
-fn sei_number(rest: &mut &[u8]) -> Option<u32> {
+pub(super) fn sei_number(rest: &mut &[u8]) -> Option<u32> {
     let mut number = 0u32;
     loop {
         let (byte, after) = rest.split_first()?;

@@ -5,6 +5,7 @@ pub mod ac3;
 pub mod annexb;
 pub mod av1;
 mod bits;
+pub mod captions;
 pub mod h264;
 pub mod h265;
 pub mod mp3;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use self::resume::CARRIED;
 pub use self::resume::{SetUp, State};
 use self::sniff::Sniff;
-use super::{AccessUnit, Error, Track};
+use super::{AccessUnit, DataUnit, Error, Track};
 
 /// What a demuxer finds, in the order of the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum Event {
     Tracks { tracks: Vec<Track>, offset: u64 },
     /// In decode order within a track.
     Unit(AccessUnit),
+    /// Where it stands among the bytes, which may be long before its time.
+    Data(DataUnit),
 }
 
 /// Bounds on what is believed.
@@ -140,6 +142,14 @@ impl Demuxer {
         }
     }
 
+    /// Data units that were damaged or too large, and passed over.
+    pub fn damaged_data(&self) -> u64 {
+        match &self.stage {
+            Stage::Known(inner) => inner.damaged_data(),
+            Stage::Head { .. } | Stage::Unknown => 0,
+        }
+    }
+
     /// The container, once it is known.
     pub fn container(&self) -> Option<Container> {
         match &self.stage {
@@ -217,6 +227,14 @@ impl Inner {
             Self::Mp4(inner) => inner.poll(),
             Self::Webm(inner) => inner.poll(),
             Self::Ts(inner) => inner.poll(),
+        }
+    }
+
+    fn damaged_data(&self) -> u64 {
+        match self {
+            Self::Mp4(inner) => inner.damaged_data(),
+            Self::Ts(inner) => inner.damaged_data(),
+            Self::Webm(_) => 0,
         }
     }
 

@@ -125,6 +125,11 @@ impl<'a> Reader<'a> {
         self.take(length).map(|_| ())
     }
 
+    /// Bytes that have not been read.
+    pub fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
         let mut array = [0; N];
         array.copy_from_slice(self.take(N)?);

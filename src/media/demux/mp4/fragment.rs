@@ -91,6 +91,21 @@ impl Run {
         None
     }
 
+    /// The earliest presentation time of its samples, before any edit list; None where it has none.
+    pub fn earliest(&self) -> Option<i64> {
+        if self.fields & COMPOSITION == 0 {
+            return (self.count > 0).then_some(self.dts);
+        }
+        let mut dts = self.dts;
+        let times = (0..self.count).map(|index| {
+            let entry = self.entry(index);
+            let time = dts.saturating_add(entry.composition.into());
+            dts = dts.saturating_add(entry.duration.into());
+            time
+        });
+        times.min()
+    }
+
     fn entry(&self, index: u32) -> Entry {
         let mut at = index as usize * self.width;
         let mut field = |flag, default| {

@@ -8,6 +8,7 @@
 mod boxes;
 mod description;
 mod edits;
+mod event;
 mod fragment;
 mod input;
 mod movie;
@@ -24,12 +25,14 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use self::boxes::FourCc;
+use self::event::Events;
 use self::input::Input;
 use self::movie::Movie;
 use self::output::Output;
 use self::sample_table::Sample;
 use self::spooled::Spooled;
 use super::{Event, Limits, SetUp, Spool};
+use crate::media::data::MOST_BYTES;
 use crate::media::{Error, Track, TrackId};
 
 /// Bytes that are gathered before they go to the spool, so that small pieces don't cost a write each.
@@ -52,6 +55,7 @@ pub struct Demuxer {
     /// Where the samples of the sample table end, while they wait on the spool for the last of them.
     wait_until: Option<u64>,
     output: Output,
+    events: Events,
     /// What is to be said after the last event.
     verdict: Option<Error>,
     /// Bytes before the first media, once that has come.
@@ -120,6 +124,7 @@ impl Demuxer {
             spooled: Spooled::new(spool),
             wait_until: None,
             output: Output::default(),
+            events: Events::default(),
             verdict: None,
             set_up_bytes: None,
             later_moov: None,
@@ -164,9 +169,9 @@ impl Demuxer {
             return again(state);
         }
         if self.has_table {
-            let Some(&(_, end)) = self.passed.iter().find(|(start, end)| {
-                *start <= offset && end.is_none_or(|end| offset < end)
-            }) else {
+            let Some(&(_, end)) =
+                self.passed.iter().find(|(start, end)| *start <= offset && end.is_none_or(|end| offset < end))
+            else {
                 return again(state);
             };
             state.within = Some(end);
@@ -238,6 +243,10 @@ impl Demuxer {
                 return self.start_collecting(header, end);
             }
             b"moov" => return self.start_collecting(header, end),
+            b"emsg" if end.is_some_and(|end| end - self.position <= MOST_BYTES as u64) => {
+                return self.start_collecting(header, end);
+            }
+            b"emsg" => self.events.damaged += 1,
             b"ftyp" if self.movie.is_some() && self.wait_until.is_none() => {
                 self.origin = self.position;
                 self.restarted = true;
@@ -316,10 +325,10 @@ impl Demuxer {
         let Some(bytes) = self.input.slice(body, (end - body) as usize) else { return Ok(Step::NeedMore) };
         let start = std::mem::replace(&mut self.position, end);
         self.state = State::Header;
-        if &kind == b"moof" {
-            self.fragment(&bytes, start, end)?;
-        } else {
-            self.index(&bytes, end)?;
+        match &kind {
+            b"moof" => self.fragment(&bytes, start, end)?,
+            b"emsg" => self.events.take(&bytes, start),
+            _ => self.index(&bytes, end)?,
         }
         // The box itself, so that what follows it on the spool keeps its place.
         self.spool_until(end)?;
@@ -336,7 +345,19 @@ impl Demuxer {
         // A range without an index turns out to be left over.
         self.spooled.end();
         let place = fragment::Place { start, end, origin: self.origin };
-        fragment::read(moof, place, movie, self.limits.header_bytes)
+        if self.events.is_empty() {
+            return fragment::read(moof, place, movie, self.limits.header_bytes);
+        }
+        let before = event::runs(movie);
+        fragment::read(moof, place, movie, self.limits.header_bytes)?;
+        let units = self.events.give(event::earliest(movie, &before));
+        self.events.damaged += self.output.data(units);
+        Ok(())
+    }
+
+    /// See [`super::Demuxer::damaged_data`].
+    pub fn damaged_data(&self) -> u64 {
+        self.events.damaged
     }
 
     /// Takes over a moov that ends at `end`, and decides how its samples will be read.
@@ -516,6 +537,8 @@ impl Demuxer {
     }
 
     fn conclude(&mut self) {
+        let units = self.events.give(None);
+        self.events.damaged += self.output.data(units);
         if let Some(movie) = &mut self.movie {
             self.output.finish(movie);
         }

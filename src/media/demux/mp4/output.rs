@@ -10,10 +10,13 @@ use super::movie::Movie;
 use super::sample_table::Sample;
 use super::unit;
 use crate::media::demux::Event;
-use crate::media::{AccessUnit, Error, Sync, Ticks};
+use crate::media::{AccessUnit, DataUnit, Error, Format, Sync, Ticks, VideoCodec};
 
 /// What an access unit takes beside its data, about.
 const UNIT_OVERHEAD: usize = 128;
+
+/// Data units that are held back with the access units.
+const HELD_DATA: usize = 256;
 
 /// Events on their way out.
 #[derive(Debug, Default)]
@@ -25,6 +28,7 @@ pub struct Output {
     announced_at: u64,
     held: Vec<AccessUnit>,
     held_bytes: usize,
+    held_data: Vec<DataUnit>,
 }
 
 impl Output {
@@ -38,6 +42,19 @@ impl Output {
         self.held_bytes = 0;
         self.announce_from(origin);
         self.release(movie);
+    }
+
+    /// Event messages have been read; returns how many of them could not be held.
+    pub fn data(&mut self, mut units: Vec<DataUnit>) -> u64 {
+        if !self.announce {
+            self.ready.extend(units.into_iter().map(Event::Data));
+            return 0;
+        }
+        let room = HELD_DATA.saturating_sub(self.held_data.len());
+        let over = units.len().saturating_sub(room);
+        units.truncate(room);
+        self.held_data.extend(units);
+        over as u64
     }
 
     /// The tracks are to be told; a unit of `offset` is the first that needs it.
@@ -144,6 +161,7 @@ impl Output {
             self.ready.push_back(Event::Tracks { tracks, offset: self.announced_at });
         }
         self.held_bytes = 0;
+        self.ready.extend(self.held_data.drain(..).map(Event::Data));
         self.ready.extend(self.held.drain(..).map(Event::Unit));
     }
 }

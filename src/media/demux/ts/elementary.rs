@@ -42,7 +42,7 @@ impl Elementary {
         match *content {
             Content::Video(codec) => Some(Self::Video(Video::new(codec, name, limit))),
             Content::Audio(codec) => Some(Self::Audio(Audio::new(codec, name))),
-            Content::Other { .. } => None,
+            Content::Data(_) | Content::Other { .. } => None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::media::{AccessUnit, Format, Ticks, TrackId};
+use crate::media::{AccessUnit, DataUnit, Format, Ticks, TrackId};
 
 /// A stream that sends nothing is waited for this long, in media time of the others.
 const SILENT: i64 = 5 * 90_000;
@@ -20,6 +20,7 @@ pub enum Held {
     /// Another set-up than the one before it, and the offset of its first unit.
     Format(TrackId, Format, u64),
     Unit(AccessUnit),
+    Data(DataUnit),
 }
 
 /// How patient one still can be.
@@ -71,6 +72,11 @@ impl Hold {
         self.queue.push_back(Held::Unit(unit));
     }
 
+    pub fn data(&mut self, unit: DataUnit) {
+        self.bytes += unit.data.len() + UNIT;
+        self.queue.push_back(Held::Data(unit));
+    }
+
     pub fn patience(&self) -> Patience {
         if self.transport > TRANSPORT || self.passed > WITHOUT_SET_UP {
             Patience::Ended
@@ -88,8 +94,13 @@ impl Hold {
         self.queue.retain(|held| match held {
             Held::Format(track, ..) => tracks(*track),
             Held::Unit(unit) => tracks(unit.track),
+            Held::Data(unit) => unit.track.is_none_or(&tracks),
         });
-        let size = |held: &Held| if let Held::Unit(unit) = held { unit.data.len() + UNIT } else { UNIT };
+        let size = |held: &Held| match held {
+            Held::Format(..) => UNIT,
+            Held::Unit(unit) => unit.data.len() + UNIT,
+            Held::Data(unit) => unit.data.len() + UNIT,
+        };
         self.bytes = self.queue.iter().map(size).sum();
     }
 

@@ -5,6 +5,7 @@
 //! nature: damage costs what it hits and no more. What time stamps mean is left to [`crate::media::timeline`].
 
 mod audio;
+mod data;
 mod elementary;
 mod hold;
 mod packet;
@@ -21,8 +22,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Event, Limits};
+use crate::media::data::scte35;
 use crate::media::timeline::{TIMESCALE, Timeline};
-use crate::media::{AccessUnit, Error, Format, Ticks, Track, TrackId};
+use crate::media::{AccessUnit, DataKind, DataUnit, Error, Format, Ticks, Track, TrackId};
+use data::Data;
 use elementary::{Elementary, Found};
 use hold::{Held, Hold, Patience};
 use packet::{Continuity, Counter, Framer, Packet};
@@ -33,6 +36,8 @@ use psi::{Association, Content, Map, Programme, Sections};
 const PAT_PID: u16 = 0;
 /// Bytes without a packet, or without a programme, after which the input is given up.
 const SEARCH_MAX: usize = 8 << 20;
+/// Units of data that wait for the first time stamp.
+const EARLY_MAX: usize = 256;
 
 /// Scrambled packets after which a stream is taken to be scrambled.
 const SCRAMBLED_MAX: usize = 200;
@@ -67,6 +72,10 @@ pub struct Demuxer {
     first_pes: Option<u64>,
     /// The first PES of the programme that comes lies here, and nothing before it matters.
     resume_at: Option<u64>,
+    /// Units of data before the first time stamp, and what they say of their time.
+    early: Vec<(DataUnit, Option<u64>)>,
+    /// Units of data that were passed over, less those of streams that are still read.
+    damaged_data: u64,
 }
 
 /// What has to be known, besides the tracks, to go on in the middle of a transport stream. See [`super::State`].
@@ -102,6 +111,10 @@ struct Stream {
     pes: pes::Reader,
     /// None where it is not read.
     elementary: Option<Elementary>,
+    /// Where it is data that is handed on.
+    data: Option<Data>,
+    /// The payload of its last packet, where it is data.
+    last: Vec<u8>,
     /// The set-up that was found and told, or is about to be told.
     format: Option<Format>,
     /// Where in the input its last PES begins.
@@ -133,6 +146,8 @@ impl Demuxer {
             told: Vec::new(),
             searched: 0,
             buffered: 0,
+            early: Vec::new(),
+            damaged_data: 0,
             first_pes: None,
             resume_at: None,
         }
@@ -229,6 +244,10 @@ impl Demuxer {
             return self.association(&packet);
         }
         if let Some(index) = self.streams.iter().position(|stream| stream.announced.pid == packet.pid) {
+            if self.streams.get(index).is_some_and(|stream| stream.data.is_some()) {
+                self.data(index, &packet);
+                return Ok(());
+            }
             return self.stream(index, &packet);
         }
         if let Some(index) = self.candidates.iter().position(|candidate| candidate.programme.map == packet.pid) {
@@ -379,6 +398,7 @@ impl Demuxer {
                 None => Stream::new(new, self.limits.unit_bytes),
             });
         }
+        self.damaged_data += before.iter().map(Stream::damaged).sum::<u64>();
         self.buffered = self.streams.iter().map(Stream::buffered).sum();
         let streams = &self.streams;
         self.hold.keep(|track| streams.iter().any(|stream| stream.track() == track));
@@ -436,7 +456,79 @@ impl Demuxer {
             return Err(Error::OverLimit("unfinished access units of all tracks".into()));
         }
         self.found(index, found);
+        if !self.early.is_empty() && self.timeline.reference().is_some() {
+            self.tell_early();
+        }
         Ok(())
+    }
+
+    /// A packet of a stream of data.
+    fn data(&mut self, index: usize, packet: &Packet) {
+        let Some(stream) = self.streams.get_mut(index) else { return };
+        let (Some(data), Some(payload)) = (&mut stream.data, packet.payload) else { return };
+        match stream.counter.check(packet) {
+            Continuity::Next => {}
+            Continuity::Repeated if stream.last == payload => return,
+            Continuity::Repeated | Continuity::Gap => data.reset(),
+        }
+        stream.last.clear();
+        stream.last.extend_from_slice(payload);
+        let mut found = Vec::new();
+        data.push(packet.starts, payload, self.framer.at(), &mut found);
+        self.found_data(index, found);
+    }
+
+    fn found_data(&mut self, index: usize, found: Vec<data::Found>) {
+        let Some(stream) = self.streams.get(index) else { return };
+        let Content::Data(carried) = stream.announced.content else { return };
+        let track = Some(stream.track());
+        for data::Found { stamp, data, offset } in found {
+            let unit = DataUnit {
+                track,
+                kind: carried.kind(),
+                pts: Ticks::default(),
+                timescale: TIMESCALE,
+                duration: None,
+                emsg: None,
+                offset,
+                data,
+            };
+            if self.timeline.reference().is_some() {
+                self.tell_data(unit, stamp);
+            } else if self.early.len() < EARLY_MAX {
+                self.early.push((unit, stamp));
+            } else {
+                self.damaged_data += 1;
+            }
+        }
+    }
+
+    fn tell_early(&mut self) {
+        for (unit, stamp) in std::mem::take(&mut self.early) {
+            self.tell_data(unit, stamp);
+        }
+    }
+
+    /// Gives a unit its place on the timeline: what it says of it, or else now.
+    fn tell_data(&mut self, mut unit: DataUnit, stamp: Option<u64>) {
+        let latest = self.timeline.reference().unwrap_or_default();
+        unit.pts = match stamp {
+            Some(stamp) => self.timeline.near(stamp).unwrap_or(Ticks(stamp as i64)),
+            None => latest,
+        };
+        if unit.kind == DataKind::Scte35 {
+            unit.duration = scte35::Splice::parse(&unit.data).and_then(|splice| splice.length());
+        }
+        if self.hold.active() {
+            self.hold.data(unit);
+        } else {
+            self.events.push_back(Event::Data(unit));
+        }
+    }
+
+    /// See [`super::Demuxer::damaged_data`].
+    pub fn damaged_data(&self) -> u64 {
+        self.damaged_data + self.streams.iter().map(Stream::damaged).sum::<u64>()
     }
 
     fn found(&mut self, index: usize, found: Vec<Found>) {
@@ -488,7 +580,7 @@ impl Demuxer {
         let streams = &mut self.streams;
         let mut patience = self.hold.patience();
         if patience == Patience::Full {
-            let known = |stream: &Stream| stream.format.is_some();
+            let known = |stream: &Stream| stream.format.is_some() || stream.data.is_some();
             self.hold.keep(|track| streams.iter().any(|stream| stream.track() == track && known(stream)));
             patience = match self.hold.patience() {
                 Patience::Full => Patience::Ended,
@@ -516,12 +608,14 @@ impl Demuxer {
         let offset = |held: &Held| match held {
             Held::Format(_, _, offset) => *offset,
             Held::Unit(unit) => unit.offset,
+            Held::Data(unit) => unit.offset,
         };
         self.tell(held.iter().map(offset).min().unwrap_or(u64::MAX));
         for held in held {
             match held {
                 Held::Format(track, format, offset) => self.format(track, format, offset),
                 Held::Unit(unit) => self.unit(unit),
+                Held::Data(unit) => self.events.push_back(Event::Data(unit)),
             }
         }
     }
@@ -541,6 +635,11 @@ impl Demuxer {
     /// Gives what is left of a stream that has ended.
     fn flush(&mut self, index: usize) {
         let Some(stream) = self.streams.get_mut(index) else { return };
+        if let Some(data) = &mut stream.data {
+            let mut found = Vec::new();
+            data.flush(&mut found);
+            return self.found_data(index, found);
+        }
         let whole = stream.pes.finish();
         let mut found = Vec::new();
         if let Some(elementary) = stream.elementary.as_mut().filter(|_| whole) {
@@ -563,6 +662,7 @@ impl Demuxer {
         if self.told.is_empty() && read.clone().count() > 0 && read.clone().all(silent) {
             return Err(Error::Truncated("the transport stream ends before any of its streams has begun".into()));
         }
+        self.tell_early();
         if self.hold.active() {
             self.release();
         }
@@ -594,6 +694,7 @@ impl Candidate {
 impl Stream {
     fn new(announced: psi::Stream, unit_bytes: usize) -> Self {
         let elementary = Elementary::new(&announced.content, &announced.name, unit_bytes);
+        let data = if let Content::Data(carried) = announced.content { Some(Data::new(carried)) } else { None };
         Self {
             announced,
             counter: Counter::default(),
@@ -601,6 +702,8 @@ impl Stream {
             repeated: false,
             pes: pes::Reader::default(),
             elementary,
+            data,
+            last: Vec::new(),
             format: None,
             begins: 0,
             heard: false,
@@ -629,6 +732,10 @@ impl Stream {
         self.elementary.as_ref().map_or(0, Elementary::buffered)
     }
 
+    fn damaged(&self) -> u64 {
+        self.data.as_ref().map_or(0, Data::damaged)
+    }
+
     /// Its set-up may still come, and is waited for.
     fn pending(&self) -> bool {
         self.elementary.is_some() && self.format.is_none() && !self.given_up
@@ -642,6 +749,7 @@ impl Stream {
         let kind = match self.announced.content {
             Content::Video(_) => "video",
             Content::Audio(_) => "audio",
+            Content::Data(_) => "data",
             Content::Other { kind } => kind,
         };
         let name = &self.announced.name;

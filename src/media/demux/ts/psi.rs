@@ -1,6 +1,6 @@
 //! Programme Specific Information (ISO/IEC 13818-1 2.4.4): sections, PAT, PMT, and what a stream type holds.
 
-use crate::media::{AudioCodec, VideoCodec};
+use crate::media::{AudioCodec, DataKind, VideoCodec};
 
 /// Bytes of a PAT or PMT section after its length field (2.4.4.4, 2.4.4.9).
 const SECTION_MAX: usize = 1021;
@@ -11,14 +11,33 @@ pub const PAT: u8 = 0;
 pub const PMT: u8 = 2;
 
 /// Puts the sections of one PID together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Sections {
+    /// Bytes of a section after its length field.
+    most: usize,
+    damaged: u64,
     buffer: Vec<u8>,
     /// In a section, or right behind one.
     started: bool,
 }
 
+impl Default for Sections {
+    fn default() -> Self {
+        Self::new(SECTION_MAX)
+    }
+}
+
 impl Sections {
+    /// `most`: bytes of a section after its length field, of which no longer ones are taken.
+    pub fn new(most: usize) -> Self {
+        Self { most, damaged: 0, buffer: Vec::new(), started: false }
+    }
+
+    /// Sections with a wrong checksum or length.
+    pub fn damaged(&self) -> u64 {
+        self.damaged
+    }
+
     /// Takes a packet's payload; gives whole sections with a right checksum to `found`.
     pub fn push(&mut self, starts: bool, payload: &[u8], mut found: impl FnMut(&[u8])) {
         if !starts {
@@ -49,13 +68,16 @@ impl Sections {
     fn take(&mut self, found: &mut impl FnMut(&[u8])) {
         while let Some(&[table, high, low]) = self.buffer.first_chunk() {
             let length = usize::from(u16::from_be_bytes([high & 0x0f, low]));
-            if table == 0xff || length > SECTION_MAX {
+            if table == 0xff || length > self.most {
+                self.damaged += u64::from(table != 0xff);
                 return self.reset();
             }
             let Some(section) = self.buffer.get(..3 + length) else { return };
             // The checksum over a section with its checksum is 0.
             if crc32(section) == 0 {
                 found(section);
+            } else {
+                self.damaged += 1;
             }
             self.buffer.drain(..3 + length);
         }
@@ -154,10 +176,32 @@ pub struct Stream {
 pub enum Content {
     Video(VideoCodec),
     Audio(AudioCodec),
+    Data(Carried),
     /// Not read here.
     Other {
         kind: &'static str,
     },
+}
+
+/// Data that is handed on, and how its stream carries it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carried {
+    Scte35Sections,
+    Id3,
+    /// Each PES is KLV.
+    Klv,
+    /// KLV in metadata access unit cells (ISO/IEC 13818-1 2.12.4).
+    KlvCells,
+}
+
+impl Carried {
+    pub fn kind(self) -> DataKind {
+        match self {
+            Self::Scte35Sections => DataKind::Scte35,
+            Self::Id3 => DataKind::Id3,
+            Self::Klv | Self::KlvCells => DataKind::Klv,
+        }
+    }
 }
 
 impl Map {
@@ -177,7 +221,7 @@ impl Map {
             }
             let descriptors = Descriptors::parse(descriptors);
             let content = content(kind, &descriptors, &programme);
-            let name = name(kind, &descriptors);
+            let name = name(kind, &content, &descriptors);
             streams.push(Stream { pid, language: descriptors.language, content, name });
         }
         Some(Self { number: table.id, streams })
@@ -185,7 +229,7 @@ impl Map {
 
     /// Whether there is anything in it that can be decoded.
     pub fn decodable(&self) -> bool {
-        self.streams.iter().any(|stream| !matches!(stream.content, Content::Other { .. }))
+        self.streams.iter().any(|stream| matches!(stream.content, Content::Video(_) | Content::Audio(_)))
     }
 }
 
@@ -202,6 +246,8 @@ fn length(high: u8, low: u8) -> usize {
 struct Descriptors {
     registration: Option<[u8; 4]>,
     language: Option<String>,
+    /// metadata_format_identifier of the metadata descriptor (2.6.60).
+    metadata: Option<[u8; 4]>,
     /// Tags seen; the extension descriptor of DVB counts as 0x100 and its own tag.
     tags: Vec<u16>,
 }
@@ -217,6 +263,10 @@ impl Descriptors {
                 (0x0a, [a, b, c, ..]) if [a, b, c].iter().all(|letter| letter.is_ascii_alphabetic()) => {
                     found.language =
                         Some([a, b, c].map(|&letter| char::from(letter.to_ascii_lowercase())).iter().collect());
+                }
+                // metadata_application_format and metadata_format, each maybe with an identifier behind it.
+                (0x26, [0xff, 0xff, _, _, _, _, 0xff, a, b, c, d, ..] | [_, _, 0xff, a, b, c, d, ..]) => {
+                    found.metadata = Some([*a, *b, *c, *d]);
                 }
                 (0x7f, [extension, ..]) => found.tags.push(0x100 + u16::from(*extension)),
                 _ => {}
@@ -248,6 +298,8 @@ fn content(stream_type: u8, own: &Descriptors, programme: &Descriptors) -> Conte
             Some(b"HEVC") => video(VideoCodec::H265),
             Some(b"AC-3") => audio(AudioCodec::Ac3),
             Some(b"EAC3") => audio(AudioCodec::Eac3),
+            Some(b"KLVA") => Content::Data(Carried::Klv),
+            Some(b"ID3 ") => Content::Data(Carried::Id3),
             Some(b"AV01" | b"VP09" | b"VC-1" | b"drac") => other("video"),
             Some(b"Opus" | b"BSSD" | b"DTS1" | b"DTS2" | b"DTS3") => other("audio"),
             _ if own.has(0x6a) => audio(AudioCodec::Ac3),
@@ -258,6 +310,11 @@ fn content(stream_type: u8, own: &Descriptors, programme: &Descriptors) -> Conte
             _ if own.has(0x7b) || own.has(0x7c) || own.has(0x115) => other("audio"),
             _ => other("data"),
         },
+        0x15 => match own.metadata.as_ref().or(own.registration.as_ref()) {
+            Some(b"ID3 ") => Content::Data(Carried::Id3),
+            Some(b"KLVA") => Content::Data(Carried::KlvCells),
+            _ => other("data"),
+        },
         // Blu-ray: E-AC-3; LPCM, DTS, TrueHD; graphics.
         0x84 | 0xa1 if programme.registration == Some(*b"HDMV") => audio(AudioCodec::Eac3),
         0x80 | 0x82 | 0x83 | 0x85 | 0x86 | 0xa2 if programme.registration == Some(*b"HDMV") => other("audio"),
@@ -265,14 +322,16 @@ fn content(stream_type: u8, own: &Descriptors, programme: &Descriptors) -> Conte
         0x01 | 0x10 | 0x1e..=0x21 | 0x25..=0x29 | 0x32 | 0x33 | 0x42 | 0xd1 | 0xd2 | 0xd4 | 0xdb | 0xea => {
             other("video")
         }
+        0x86 => Content::Data(Carried::Scte35Sections),
         0x11 | 0x1c | 0x2d | 0x2e | 0x82 | 0x8a | 0xc1 | 0xc2 | 0xcf => other("audio"),
         0x80 => other("video"),
         _ => other("data"),
     }
 }
 
-fn name(stream_type: u8, own: &Descriptors) -> String {
+fn name(stream_type: u8, content: &Content, own: &Descriptors) -> String {
     match own.registration {
+        _ if let Content::Data(carried) = content => carried.kind().name().to_owned(),
         Some(id) if id.iter().all(u8::is_ascii_graphic) => id.map(char::from).iter().collect(),
         _ => format!("0x{stream_type:02x}"),
     }
@@ -356,6 +415,12 @@ mod tests {
             &[0x06, 0xe1, 0x03, 0xf0, 0x03, 0x6a, 1, 0],
             &[0x06, 0xe1, 0x04, 0xf0, 0x06, 0x05, 4, b'O', b'p', b'u', b's'],
             &[0x86, 0xe1, 0x05, 0xf0, 0x00],
+            &[0x06, 0xe1, 0x06, 0xf0, 0x06, 0x05, 4, b'K', b'L', b'V', b'A'],
+            &[
+                0x15, 0xe1, 0x07, 0xf0, 0x0f, 0x26, 13, 0xff, 0xff, b'I', b'D', b'3', b' ', 0xff, b'I', b'D', b'3',
+                b' ', 0, 0x0f,
+            ],
+            &[0x15, 0xe1, 0x08, 0xf0, 0x0b, 0x26, 9, 0x01, 0x00, 0xff, b'K', b'L', b'V', b'A', 0, 0x0f],
             &[0x0f, 0xe1, 0x00, 0xf0, 0x00],
         ]
         .concat();
@@ -370,7 +435,10 @@ mod tests {
             (0x102, Content::Audio(AudioCodec::Eac3), "EAC3".to_owned(), None),
             (0x103, Content::Audio(AudioCodec::Ac3), "0x06".to_owned(), None),
             (0x104, Content::Other { kind: "audio" }, "Opus".to_owned(), None),
-            (0x105, Content::Other { kind: "data" }, "0x86".to_owned(), None),
+            (0x105, Content::Data(Carried::Scte35Sections), "scte35".to_owned(), None),
+            (0x106, Content::Data(Carried::Klv), "klv".to_owned(), None),
+            (0x107, Content::Data(Carried::Id3), "id3".to_owned(), None),
+            (0x108, Content::Data(Carried::KlvCells), "klv".to_owned(), None),
         ];
         assert_eq!(found, expect, "a PID announced twice counts once");
     }

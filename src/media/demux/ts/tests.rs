@@ -55,6 +55,7 @@ fn split(events: Vec<Event>) -> (Vec<Vec<Track>>, Vec<AccessUnit>) {
         match event {
             Event::Tracks { tracks: found, .. } => tracks.push(found),
             Event::Unit(unit) => units.push(unit),
+            Event::Data(_) => {}
         }
     }
     (tracks, units)
@@ -241,7 +242,7 @@ fn another_set_up_is_told_before_its_units() {
             Format::Video(video) => video.width,
             _ => 0,
         },
-        Event::Unit(_) => 0,
+        Event::Unit(_) | Event::Data(_) => 0,
     });
     assert_eq!((widths[0], widths[2]), (160, 320));
     assert_eq!(split(events).1.len(), read(clip()).1.len() + read(&other).1.len());

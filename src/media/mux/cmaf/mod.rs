@@ -5,6 +5,7 @@
 //! codecs' set-up bytes mean is `codec`'s; here they are copied.
 
 mod boxes;
+mod events;
 mod header;
 #[cfg(test)]
 mod read_back;
@@ -14,7 +15,7 @@ mod tests;
 mod times;
 
 pub use header::{init, init_led};
-pub use segment::segment;
+pub use segment::{segment, segment_with};
 
 use super::OutTrack;
 use crate::media::Format;

@@ -3,9 +3,10 @@
 use bytes::Bytes;
 
 use super::boxes::{Boxes, HEADER};
+use super::events;
 use super::times::decode_times;
-use crate::media::Error;
 use crate::media::mux::{Part, Sample};
+use crate::media::{DataUnit, Error};
 
 /// A sample that others depend on and that depends on none (ISO/IEC 14496-12 8.8.3.1).
 const SYNC: u32 = 0x0200_0000;
@@ -32,6 +33,11 @@ const SAMPLE_OFFSET: u32 = 0x800;
 /// `Error::BadMedia` where two samples have one PTS, a PTS is negative, or a part does not end after its last sample;
 /// `Error::OverLimit` where a duration, an offset or a size does not fit its 32 bits.
 pub fn segment(sequence: u32, parts: &[Part<'_>]) -> Result<Bytes, Error> {
+    segment_with(sequence, parts, &[])
+}
+
+/// A segment with event message boxes between its styp and its moof, in the timescale of its first track.
+pub fn segment_with(sequence: u32, parts: &[Part<'_>], data: &[DataUnit]) -> Result<Bytes, Error> {
     let runs = parts.iter().filter(|part| !part.samples.is_empty()).map(Run::new).collect::<Result<Vec<_>, Error>>()?;
     let moof: u64 = HEADER + MFHD + runs.iter().map(Run::traf_bytes).sum::<u64>();
     let media: u64 = runs.iter().map(|run| run.bytes).sum();
@@ -47,6 +53,9 @@ pub fn segment(sequence: u32, parts: &[Part<'_>]) -> Result<Bytes, Error> {
         b.bytes(b"msdh");
         b.bytes(b"cmfs");
     });
+    if let Some(first) = parts.first() {
+        data.iter().for_each(|unit| events::write(unit, first.track.timescale, &mut out));
+    }
     out.atom(b"moof", |b| {
         b.full(b"mfhd", 0, 0, |b| b.u32(sequence));
         let mut offset = moof + HEADER;

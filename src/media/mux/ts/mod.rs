@@ -4,6 +4,7 @@
 //! second are whole seconds added to everything, for the writer's life, so that no DTS and no PCR is negative: see
 //! [`times::offset`]. How decode times are made is said at [`times::decode_times`].
 
+mod data;
 mod packets;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,8 @@ use bytes::Bytes;
 
 use super::{OutTrack, Part, Sample};
 use crate::media::timeline::TIMESCALE;
-use crate::media::{AudioCodec, Error, Format, Ticks, VideoCodec};
+use crate::media::{AudioCodec, DataKind, DataUnit, Error, Format, Ticks, TrackId, VideoCodec};
+use data::DataStreams;
 use packets::{Adaptation, Pid, pes_header, set_pes_length};
 use times::{LEAD, decode_times};
 use units::Lead;
@@ -67,6 +69,7 @@ pub struct Writer {
     offset: Option<i64>,
     last_clock: Option<i64>,
     scratch: Vec<u8>,
+    data: DataStreams,
 }
 
 struct Stream {
@@ -133,11 +136,24 @@ impl Writer {
             offset: None,
             last_clock: None,
             scratch: Vec::new(),
+            data: DataStreams::default(),
         })
+    }
+
+    /// Has the programme say from its next segment on that it carries such data, of this track of the source; without
+    /// it, that is said from the first unit on. What [`DataKind::Emsg`] holds can't be carried.
+    pub fn announce(&mut self, kind: DataKind, track: Option<TrackId>) {
+        self.data.announce(kind, track);
     }
 
     /// One segment; `parts` in the order of the tracks, a track without media in it left out.
     pub fn segment(&mut self, parts: &[Part<'_>]) -> Result<Bytes, Error> {
+        self.segment_with(parts, &[])
+    }
+
+    /// A segment that carries data too: splice sections at its beginning, adjusted to the programme's times; tags and
+    /// packets at theirs.
+    pub fn segment_with(&mut self, parts: &[Part<'_>], data: &[DataUnit]) -> Result<Bytes, Error> {
         let timed = parts.iter().map(|part| self.timed(part)).collect::<Result<Vec<_>, _>>()?;
         let jump = timed.iter().any(|part| part.jump);
         if self.offset.is_none() {
@@ -153,16 +169,22 @@ impl Writer {
 
         let tables = 8 * packets::size(0);
         let mut out = Vec::with_capacity(queue.iter().map(Pes::size).sum::<usize>() + tables);
+        let mut carried = self.data.arrange(data, self.offset.unwrap_or(0));
         self.tables(&mut out);
+        self.data.write_until(&mut carried, None, &mut out);
         if jump {
             self.last_clock = None;
         }
         for (n, pes) in queue.iter().enumerate() {
             self.keep_time(pes.dts, &mut out);
             let first = n == 0;
+            if !first {
+                self.data.write_until(&mut carried, Some(pes.dts), &mut out);
+            }
             let clock = (first || pes.stream == self.clock).then(|| self.tick(pes.dts - LEAD));
             self.write(pes, Adaptation { discontinuity: first && jump, random_access: false, clock }, &mut out)?;
         }
+        self.data.write_until(&mut carried, Some(i64::MAX), &mut out);
         Ok(out.into())
     }
 
@@ -235,17 +257,20 @@ impl Writer {
 
     fn tables(&mut self, out: &mut Vec<u8>) {
         let [high, low] = PMT_PID.to_be_bytes();
-        self.association.section(0, 1, &[0, 1, 0xe0 | high, low], out);
+        self.association.section((0, 0), 1, &[0, 1, 0xe0 | high, low], out);
         let clock = self.streams.get(self.clock).map_or(0x1fff, |stream| stream.pid.pid());
         let [high, low] = clock.to_be_bytes();
-        let mut body = vec![0xe0 | high, low, 0xf0, 0];
+        let programme = self.data.programme_descriptors();
+        let mut body = vec![0xe0 | high, low, 0xf0, programme.len() as u8];
+        body.extend(programme);
         for stream in &self.streams {
             let descriptors = stream.descriptors();
             let [high, low] = stream.pid.pid().to_be_bytes();
             body.extend([stream.stream_type, 0xe0 | high, low, 0xf0, descriptors.len() as u8]);
             body.extend(descriptors);
         }
-        self.map.section(2, 1, &body, out);
+        self.data.map_entries(&mut body);
+        self.map.section((2, self.data.version()), 1, &body, out);
     }
 
     /// Puts in clock packets where none would come for too long until `time`.

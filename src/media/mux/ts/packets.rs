@@ -67,15 +67,20 @@ impl Pid {
     }
 
     /// A section of PSI; `body` is what lies between the section's head and its checksum.
-    pub fn section(&mut self, table: u8, id: u16, body: &[u8], out: &mut Vec<u8>) {
-        let mut section = vec![0, table];
+    pub fn section(&mut self, (table, version): (u8, u8), id: u16, body: &[u8], out: &mut Vec<u8>) {
+        let mut section = vec![table];
         section.extend((0xb000 | (body.len() + 9) as u16).to_be_bytes());
         section.extend(id.to_be_bytes());
-        section.extend([0xc1, 0, 0]);
+        section.extend([0xc1 | (version & 0x1f) << 1, 0, 0]);
         section.extend_from_slice(body);
-        let checksum = crc32(section.get(1..).unwrap_or_default());
+        let checksum = crc32(&section);
         section.extend(checksum.to_be_bytes());
-        for (n, part) in section.chunks(ROOM).enumerate() {
+        self.whole_section(&section, out);
+    }
+
+    /// A section that is complete.
+    pub fn whole_section(&mut self, section: &[u8], out: &mut Vec<u8>) {
+        for (n, part) in [&[0], section].concat().chunks(ROOM).enumerate() {
             let counter = self.next();
             self.header(n == 0, false, true, counter, out);
             out.extend_from_slice(part);

@@ -31,6 +31,7 @@ fn demux(bytes: Vec<u8>) -> (Vec<Track>, Vec<AccessUnit>) {
         match event {
             Event::Tracks { tracks: found, .. } => tracks = found,
             Event::Unit(unit) => units.push(unit),
+            Event::Data(_) => {}
         }
     }
     (tracks, units)

@@ -192,7 +192,7 @@ fn another_sample_description_is_told_before_its_first_sample() {
             Format::Audio(audio) => Some(audio.channels),
             _ => None,
         },
-        Event::Unit(_) => None,
+        Event::Unit(_) | Event::Data(_) => None,
     };
     assert_eq!(events.iter().map(channels).collect::<Vec<_>>(), [Some(2), None, Some(1), None]);
 }

@@ -122,7 +122,10 @@ fn error(stream: &[u8]) -> Error {
 }
 
 fn told(events: &[Event]) -> Vec<&Vec<Track>> {
-    events.iter().filter_map(|event| if let Event::Tracks { tracks, .. } = event { Some(tracks) } else { None }).collect()
+    events
+        .iter()
+        .filter_map(|event| if let Event::Tracks { tracks, .. } = event { Some(tracks) } else { None })
+        .collect()
 }
 
 fn units(events: &[Event]) -> Vec<&AccessUnit> {
@@ -139,6 +142,7 @@ fn order(events: &[Event]) -> String {
     let letter = |event: &Event| match event {
         Event::Tracks { .. } => "T".to_string(),
         Event::Unit(unit) => unit.track.0.to_string(),
+        Event::Data(_) => "D".to_string(),
     };
     events.iter().map(letter).collect()
 }
