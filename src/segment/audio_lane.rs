@@ -3,15 +3,13 @@
 use std::collections::VecDeque;
 
 use super::Cut;
+use super::audio_clock::AudioClock;
 use crate::media::{AccessUnit, Format, Ticks, Timescale, Track, TrackId, Window, codec};
 
-/// Decoded before the segment's first sample: 8 AAC frames at 48 kHz for the encoder, and 2 for the decoder.
-const PRE_ROLL_MS: i64 = 214;
+/// Decoded before the segment's first sample: 32 AAC frames at 48 kHz for the encoder, and 2 for the decoder.
+const PRE_ROLL_MS: i64 = 730;
 /// Needed after the segment's last sample: the frame that spans the cut, and the encoder's look-ahead.
 const POST_ROLL_MS: i64 = 45;
-/// Container timestamps are rounded (WebM: to 1 ms) or jitter: what is nearer than this to where the last unit ended
-/// follows it without a gap.
-const JITTER_MS: i64 = 15;
 
 #[derive(Debug)]
 pub(super) struct AudioLane {
@@ -19,8 +17,7 @@ pub(super) struct AudioLane {
     from: Timescale,
     rate: Timescale,
     format: Format,
-    /// Where the next unit belongs if it follows without a gap.
-    next: Option<Ticks>,
+    clock: AudioClock,
     /// Where the next segment's window starts.
     cursor: Option<Ticks>,
     held: VecDeque<AccessUnit>,
@@ -40,7 +37,7 @@ impl AudioLane {
             from: track.timescale,
             rate,
             format: track.format.clone(),
-            next: None,
+            clock: AudioClock::default(),
             cursor: None,
             held: VecDeque::new(),
             held_bytes: 0,
@@ -56,11 +53,7 @@ impl AudioLane {
     /// Rewrites the unit's times to sample positions, contiguous but for real gaps, and holds it.
     pub fn push(&mut self, mut unit: AccessUnit) {
         let told = unit.pts.nearest(self.from, self.rate);
-        let jitter = Ticks(JITTER_MS * i64::from(self.rate.get()) / 1000);
-        let at = match self.next {
-            Some(next) if (told - next).0.abs() <= jitter.0 => next,
-            _ => told,
-        };
+        let at = self.clock.place(told, self.rate);
         let samples = match &self.format {
             Format::Audio(audio) => codec::samples(audio, &unit.data).map(|n| Ticks(i64::from(n))),
             _ => None,
@@ -68,7 +61,7 @@ impl AudioLane {
         let length = samples.or(unit.duration.map(|d| d.nearest(self.from, self.rate))).unwrap_or_default();
         (unit.pts, unit.dts, unit.duration) = (at, at, Some(length));
         let end = at + length;
-        self.next = Some(end);
+        self.clock.ended(end);
         if end.0 <= 0 && self.cursor.is_none() {
             // Priming before the presentation starts: kept only as pre-roll.
         } else if self.cursor.is_none() {
@@ -97,12 +90,12 @@ impl AudioLane {
 
     /// Where the last unit that came ends.
     pub fn end(&self) -> Option<Ticks> {
-        self.next.filter(|_| self.cursor.is_some())
+        self.clock.end().filter(|_| self.cursor.is_some())
     }
 
     /// Whether all that a segment needs that ends at `end` (in samples) is here.
     pub fn covers(&self, end: Ticks) -> bool {
-        self.next.is_some_and(|next| next >= end + self.ms(POST_ROLL_MS))
+        self.clock.end().is_some_and(|next| next >= end + self.ms(POST_ROLL_MS))
     }
 
     /// Position of the first held unit at or after `at`.

@@ -4,6 +4,7 @@
 //! what of it is kept is said by the window, in PTS. Audio is cut on the sample grid of its own track, with pre-roll
 //! and post-roll so that its renditions join without a click. What is made of a segment is not known here.
 
+mod audio_clock;
 mod audio_lane;
 mod segmenter;
 #[cfg(test)]
