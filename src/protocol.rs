@@ -307,6 +307,9 @@ pub struct Receipt {
     pub frames_out: BTreeMap<String, u64>,
     /// Samples a channel, by output.
     pub audio_samples: BTreeMap<String, u64>,
+    /// Samples a channel of the source that could not be decoded and are silent in what was made, all tracks together.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub audio_lost: u64,
     pub queued_ms: u64,
     pub transcode_ms: u64,
     /// From the segment's last byte in to its last byte handed to the socket.

@@ -3,16 +3,14 @@
 use std::collections::VecDeque;
 
 use super::Cut;
+use super::audio_clock::AudioClock;
 use super::point::{AudioPoint, Entry, Gate, Mark};
 use crate::media::{AccessUnit, Format, Ticks, Timescale, Track, TrackId, Window, codec};
 
-/// Decoded before the segment's first sample: 8 AAC frames at 48 kHz for the encoder, and 2 for the decoder.
-const PRE_ROLL_MS: i64 = 214;
+/// Decoded before the segment's first sample: 32 AAC frames at 48 kHz for the encoder, and 2 for the decoder.
+const PRE_ROLL_MS: i64 = 730;
 /// Needed after the segment's last sample: the frame that spans the cut, and the encoder's look-ahead.
 const POST_ROLL_MS: i64 = 45;
-/// Container timestamps are rounded (WebM: to 1 ms) or jitter: what is nearer than this to where the last unit ended
-/// follows it without a gap.
-const JITTER_MS: i64 = 15;
 
 #[derive(Debug)]
 pub(super) struct AudioLane {
@@ -20,8 +18,7 @@ pub(super) struct AudioLane {
     from: Timescale,
     rate: Timescale,
     format: Format,
-    /// Where the next unit belongs if it follows without a gap.
-    next: Option<Ticks>,
+    clock: AudioClock,
     /// Where the next segment's window starts.
     cursor: Option<Ticks>,
     held: VecDeque<Held>,
@@ -39,8 +36,8 @@ pub(super) struct AudioLane {
 struct Held {
     unit: AccessUnit,
     mark: Mark,
-    /// Where it would have followed without a gap.
-    before: Option<Ticks>,
+    /// As it was before this unit.
+    clock: AudioClock,
 }
 
 impl AudioLane {
@@ -54,7 +51,7 @@ impl AudioLane {
             from: track.timescale,
             rate,
             format: track.format.clone(),
-            next: None,
+            clock: AudioClock::default(),
             cursor: None,
             held: VecDeque::new(),
             held_bytes: 0,
@@ -68,7 +65,7 @@ impl AudioLane {
     /// Goes on at `point`.
     pub fn resume(track: &Track, point: &AudioPoint) -> Self {
         Self {
-            next: point.next,
+            clock: point.clock,
             cursor: point.cursor,
             heard: point.heard,
             gate: Gate::until(point.entry),
@@ -82,12 +79,12 @@ impl AudioLane {
 
     /// Where this lane is to be taken up again for what comes after the last cut.
     pub fn point(&self) -> AudioPoint {
-        let (entry, next) = match (self.held.front(), self.last) {
-            (Some(held), _) => (Entry::At(held.mark), held.before),
-            (None, Some(last)) => (Entry::After(last), self.next),
-            (None, None) => (Entry::Beginning, None),
+        let (entry, clock) = match (self.held.front(), self.last) {
+            (Some(held), _) => (Entry::At(held.mark), held.clock),
+            (None, Some(last)) => (Entry::After(last), self.clock),
+            (None, None) => (Entry::Beginning, AudioClock::default()),
         };
-        AudioPoint { entry, next, cursor: self.cursor, heard: self.next.max(self.heard) }
+        AudioPoint { entry, clock, cursor: self.cursor, heard: self.clock.end().max(self.heard) }
     }
 
     /// The sample rate, in which units and windows are counted.
@@ -100,14 +97,10 @@ impl AudioLane {
         if !self.gate.passes(&unit) {
             return;
         }
-        let (mark, before) = (Mark::of(&unit), self.next);
+        let (mark, clock) = (Mark::of(&unit), self.clock);
         self.last = Some(mark);
         let told = unit.pts.nearest(self.from, self.rate);
-        let jitter = Ticks(JITTER_MS * i64::from(self.rate.get()) / 1000);
-        let at = match self.next {
-            Some(next) if (told - next).0.abs() <= jitter.0 => next,
-            _ => told,
-        };
+        let at = self.clock.place(told, self.rate);
         let samples = match &self.format {
             Format::Audio(audio) => codec::samples(audio, &unit.data).map(|n| Ticks(i64::from(n))),
             _ => None,
@@ -115,7 +108,7 @@ impl AudioLane {
         let length = samples.or(unit.duration.map(|d| d.nearest(self.from, self.rate))).unwrap_or_default();
         (unit.pts, unit.dts, unit.duration) = (at, at, Some(length));
         let end = at + length;
-        self.next = Some(end);
+        self.clock.ended(end);
         if end.0 <= 0 && self.cursor.is_none() {
             // Priming before the presentation starts: kept only as pre-roll.
         } else if self.cursor.is_none() {
@@ -124,7 +117,7 @@ impl AudioLane {
             self.late += 1;
         }
         self.held_bytes += unit.data.len();
-        self.held.push_back(Held { unit, mark, before });
+        self.held.push_back(Held { unit, mark, clock });
     }
 
     /// How many samples lie between what has come so far, of this track or up to `video`, and the unit.
@@ -144,12 +137,12 @@ impl AudioLane {
 
     /// Where the last unit that came ends.
     pub fn end(&self) -> Option<Ticks> {
-        self.next.filter(|_| self.cursor.is_some())
+        self.clock.end().filter(|_| self.cursor.is_some())
     }
 
     /// Whether all that a segment needs that ends at `end` (in samples) is here.
     pub fn covers(&self, end: Ticks) -> bool {
-        self.next.is_some_and(|next| next >= end + self.ms(POST_ROLL_MS))
+        self.clock.end().is_some_and(|next| next >= end + self.ms(POST_ROLL_MS))
     }
 
     /// Position of the first held unit at or after `at`.

@@ -4,12 +4,14 @@
 //! what of it is kept is said by the window, in PTS. Audio is cut on the sample grid of its own track, with pre-roll
 //! and post-roll so that its renditions join without a click. What is made of a segment is not known here.
 
+mod audio_clock;
 mod audio_lane;
 mod point;
 mod segmenter;
 #[cfg(test)]
 mod tests;
 
+pub use audio_clock::AudioClock;
 pub use point::{AudioPoint, Entry, Mark, Point, VideoPoint};
 pub use segmenter::Segmenter;
 

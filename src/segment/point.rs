@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::audio_clock::AudioClock;
 use crate::media::{AccessUnit, Ticks};
 
 /// Where a stream can be taken up again after a segment, and what has to be known to go on exactly as if it had never
@@ -35,8 +36,8 @@ pub struct VideoPoint {
 pub struct AudioPoint {
     /// The first unit that is needed.
     pub entry: Entry,
-    /// Where that unit belongs if it follows without a gap what was before it.
-    pub next: Option<Ticks>,
+    /// By which that unit is placed.
+    pub clock: AudioClock,
     /// Where the next segment's window starts.
     pub cursor: Option<Ticks>,
     /// How far the sound had come: what ends before this is not late when it comes again.

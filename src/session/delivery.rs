@@ -147,6 +147,7 @@ impl<O: Outlet> Delivery<O> {
             frames_in: segment.video.as_ref().map_or(0, |cut| cut.presented()),
             frames_out: BTreeMap::new(),
             audio_samples: BTreeMap::new(),
+            audio_lost: made.audio_lost(),
             queued_ms: made.queued.as_millis() as u64,
             transcode_ms: made.transcode.as_millis() as u64,
             latency_ms: 0,

@@ -106,6 +106,14 @@ impl Jobs {
     }
 }
 
+impl Made {
+    /// Samples a channel that should have been decoded and were not.
+    pub fn audio_lost(&self) -> u64 {
+        let stats = self.audio.iter().flatten().flatten().map(|outcome| outcome.stats);
+        stats.map(|stats| stats.units_in.saturating_sub(stats.decoded)).fold(0, u64::saturating_add)
+    }
+}
+
 /// Which frames of a rendition start inside the cut's window. Neighbouring windows share their boundary, and so do
 /// their frames: none is made twice, none is left out.
 fn grid(target: &AudioTarget, origin: Origin, cut: &Cut, last: bool) -> AudioSpec {

@@ -174,6 +174,7 @@ mod tests {
                 frames_in: 50,
                 frames_out: BTreeMap::from([("720p".to_owned(), 50)]),
                 audio_samples: BTreeMap::new(),
+                audio_lost: 0,
                 queued_ms: 0,
                 transcode_ms: 10,
                 latency_ms: seq,
