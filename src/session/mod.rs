@@ -7,6 +7,7 @@
 mod delivery;
 mod intake;
 mod output;
+mod schedule;
 mod scratch;
 mod wanted;
 mod work;

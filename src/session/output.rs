@@ -7,10 +7,10 @@ use sha2::{Digest, Sha256};
 
 use super::intake::Pending;
 use super::work::Made;
-use crate::job::{Encoded, Failure, FailureCode};
+use crate::job::{Encoded, Failure, FailureCode, Schedule, VideoSpec};
 use crate::ladder::{AudioTarget, Plan, PlannedOutput, Source};
 use crate::media::mux::{OutTrack, Part, Sample, cmaf, ts};
-use crate::media::{self, AudioCodec, Format, Sync, Ticks, Timescale, Video, VideoCodec, codec};
+use crate::media::{self, AudioCodec, Format, Sync, Ticks, Timescale, Video, VideoCodec, Window, codec};
 use crate::protocol::{BinaryHeader, InitHeader, OutputContainer, SegmentHeader};
 use crate::segment::{Cut, Segment};
 
@@ -30,6 +30,8 @@ pub(super) struct Rendered {
     pub media: Bytes,
     /// Pictures, where there is video.
     pub frames: Option<u64>,
+    /// Where the output has a rate of its own.
+    pub dropped_and_repeated: Option<(u64, u64)>,
     /// Samples a channel, where there is audio.
     pub audio_samples: Option<u64>,
 }
@@ -66,6 +68,8 @@ impl Output {
         let video = planned.video.map(|source| video_lane(&plan, source, segment, made)).transpose()?.flatten();
         let audio = planned.audio.map(|(track, source)| audio_lane(&plan, track, source, segment, made));
         let audio = audio.transpose()?.flatten();
+        let own_rate = rendition(planned.video).and_then(|index| scheduled(&plan, made, index));
+        let dropped_and_repeated = own_rate.map(Schedule::dropped_and_repeated);
         let video_frames = video.as_ref().map(|lane| lane.samples.len() as u64);
         let audio_samples = audio.as_ref().map(|lane| (lane.end - lane.start).0.max(0) as u64);
         let lanes: Vec<Lane> = video.into_iter().chain(audio).filter(|lane| !lane.samples.is_empty()).collect();
@@ -116,7 +120,7 @@ impl Output {
             discontinuity: segment.discontinuity || (new_set_up && self.init > 1),
         };
         let header = BinaryHeader::Segment(header);
-        Ok(Some(Rendered { init, header, media, frames: video_frames, audio_samples }))
+        Ok(Some(Rendered { init, header, media, frames: video_frames, dropped_and_repeated, audio_samples }))
     }
 
     /// The tracks of the output: those in the segment, and those of its plan that are silent in it.
@@ -165,17 +169,23 @@ fn parts<'a>(tracks: &'a [OutTrack], lanes: &'a [Lane]) -> Vec<Part<'a>> {
 
 fn video_lane(plan: &Plan, source: Source, segment: &Segment, made: &Made) -> Result<Option<Lane>, Failure> {
     let (Some(planned), Some(cut)) = (&plan.video, &segment.video) else { return Ok(None) };
-    let (format, samples) = match source {
-        Source::Copy => (planned.source.clone(), copied(cut)),
+    let own_times = (planned.track.timescale, cut.window);
+    let (format, samples, (timescale, Window { start, end })) = match source {
+        Source::Copy => (planned.source.clone(), copied(cut), own_times),
         Source::Rendition(index) => {
             let encoded = encoded(made.video.as_ref(), index)?;
             let Some(spec) = planned.renditions.get(index) else { return Ok(None) };
-            let mut format = video_format(spec.codec, encoded)?;
-            format.rotation = planned.source.rotation;
-            (format, samples(encoded))
+            let times = match made.schedules.get(index).and_then(Option::as_ref) {
+                Some(Schedule { timescale, shown, end, .. }) => {
+                    let Some(first) = shown.first() else { return Ok(None) };
+                    (*timescale, Window { start: first.pts, end: *end })
+                }
+                None => own_times,
+            };
+            (video_format(spec, &planned.source, encoded)?, samples(encoded), times)
         }
     };
-    let (timescale, factor) = fine_timescale(planned.track.timescale);
+    let (timescale, factor) = fine_timescale(timescale);
     let scaled = |at: Ticks| Ticks(at.0.saturating_mul(factor));
     let samples = samples.into_iter().map(|sample| Sample { pts: scaled(sample.pts), ..sample }).collect();
     Ok(Some(Lane {
@@ -183,9 +193,22 @@ fn video_lane(plan: &Plan, source: Source, segment: &Segment, made: &Made) -> Re
         timescale,
         language: planned.track.language.clone(),
         samples,
-        start: scaled(cut.window.start),
-        end: scaled(cut.window.end),
+        start: scaled(start),
+        end: scaled(end),
     }))
+}
+
+fn rendition(source: Option<Source>) -> Option<usize> {
+    match source? {
+        Source::Rendition(index) => Some(index),
+        Source::Copy => None,
+    }
+}
+
+/// The schedule of a rendition with a rate of its own.
+fn scheduled<'a>(plan: &Plan, made: &'a Made, index: usize) -> Option<&'a Schedule> {
+    let spec = plan.video.as_ref()?.renditions.get(index)?;
+    spec.fps.and(made.schedules.get(index)?.as_ref())
 }
 
 /// The source's timescale, or a multiple of it (and which) where its ticks are so coarse that decode times would not
@@ -252,8 +275,9 @@ fn frame_samples(format: &Format) -> i64 {
     }
 }
 
-/// Read from the coded set-up itself, never from what the worker says of it.
-fn video_format(codec: VideoCodec, encoded: &Encoded) -> Result<Video, Failure> {
+/// Read from the coded set-up itself, never from what the worker says of it; what no set-up can say is the source's.
+fn video_format(spec: &VideoSpec, source: &Video, encoded: &Encoded) -> Result<Video, Failure> {
+    let codec = spec.codec;
     let first = encoded.samples.first().map(|sample| &sample.data[..]).unwrap_or_default();
     let video = match codec {
         VideoCodec::H264 => codec::h264::ParameterSets::from_avcc(&encoded.config).and_then(|(sets, _)| sets.video()),
@@ -262,7 +286,12 @@ fn video_format(codec: VideoCodec, encoded: &Encoded) -> Result<Video, Failure> 
         VideoCodec::Av1 => codec::av1::video(first),
         VideoCodec::Vp8 | VideoCodec::Mpeg2 => Err(media::Error::UnsupportedCodec("not an output codec".into())),
     };
-    video.map_err(|error| Failure::new(FailureCode::WorkerProtocol, format!("encoded set-up: {error}")))
+    let mut video =
+        video.map_err(|error| Failure::new(FailureCode::WorkerProtocol, format!("encoded set-up: {error}")))?;
+    if !spec.tone_mapped(source.colour) {
+        video.hdr = source.hdr;
+    }
+    Ok(video)
 }
 
 fn encoded(outcome: Option<&Result<crate::job::Outcome, Failure>>, index: usize) -> Result<&Encoded, Failure> {

@@ -19,7 +19,7 @@ pub fn transcode(job: &Job, sink: Arc<dyn Sink>) -> Result<Stats, Failure> {
     let cpu_start = cpu_us();
     elements::init()?;
     let stats = match (&job.track.format, &job.work) {
-        (Format::Video(video), Work::Video { frame_rate, renditions }) => {
+        (Format::Video(video), Work::Video { frame_rate, renditions, .. }) => {
             video::transcode(job, video, *frame_rate, renditions, &sink)
         }
         (Format::Audio(audio), Work::Audio { renditions }) => audio::transcode(job, audio, renditions, &sink),

@@ -1,18 +1,28 @@
 //! Video jobs.
 
 use super::support::{Clip, ffmpeg, run_job, scratch, video_clip};
-use crate::job::{Encoded, FailureCode, Job, Preset, VideoSpec, Work};
+use crate::job::{Deinterlace, Encoded, FailureCode, Job, Preset, VideoSpec, Work};
 use crate::media::codec::{annexb, h264};
 use crate::media::{Colour, Format, Sync, Ticks, VideoCodec, Window};
 
 const SOURCE: &str = "-f lavfi -i testsrc2=size=320x180:rate=25";
 
 fn spec(codec: VideoCodec, width: u32, height: u32) -> VideoSpec {
-    VideoSpec { codec, width, height, crf: 24, max_kbps: Some(800), preset: Preset::Veryfast }
+    VideoSpec {
+        codec,
+        width,
+        height,
+        crf: 24,
+        max_kbps: Some(800),
+        preset: Preset::Veryfast,
+        depth: 8,
+        deinterlace: Deinterlace::Frame,
+        fps: None,
+    }
 }
 
 fn work(renditions: &[VideoSpec]) -> Work {
-    Work::Video { frame_rate: (25, 1), renditions: renditions.to_vec() }
+    Work::Video { frame_rate: (25, 1), renditions: renditions.to_vec(), schedules: Vec::new() }
 }
 
 fn h264_clip(seconds: f32) -> Clip {
