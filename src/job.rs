@@ -78,7 +78,7 @@ impl VideoSpec {
 
     /// Whether each field of the source is a picture.
     pub fn by_field(&self, source: &Video) -> bool {
-        source.interlaced && self.deinterlace == Deinterlace::Field
+        source.has_fields() && self.deinterlace == Deinterlace::Field
     }
 }
 

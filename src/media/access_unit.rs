@@ -250,6 +250,11 @@ pub struct Video {
 }
 
 impl Video {
+    /// Whether pictures may be two fields in one frame. Where H.265 is interlaced, each of its pictures is a field.
+    pub fn has_fields(&self) -> bool {
+        self.interlaced && self.codec != VideoCodec::H265
+    }
+
     /// Width and height of the picture once it has been turned.
     pub fn upright(&self) -> (u32, u32) {
         if self.rotation % 180 == 90 { (self.height, self.width) } else { (self.width, self.height) }

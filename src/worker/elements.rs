@@ -17,7 +17,7 @@ const AUDIO_CODECS: [AudioCodec; 5] =
 
 /// Elements that every job needs, whatever its codecs.
 const PLUMBING: [&str; 8] =
-    ["appsrc", "appsink", "queue", "tee", "capsfilter", "videoconvert", "deinterlace", "audioconvert"];
+    ["appsrc", "appsink", "queue", "tee", "capsfilter", "videoconvert", "videoflip", "audioconvert"];
 
 /// Initialises GStreamer; cheap after the first call.
 pub fn init() -> Result<(), Failure> {
