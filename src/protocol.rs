@@ -1,12 +1,15 @@
 //! The protocol's messages as data (version 1), and the one place that maps codes to close codes and statuses.
 
+mod frame_rate;
+
 use std::collections::BTreeMap;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::job::Preset;
+pub use self::frame_rate::FrameRate;
+use crate::job::{Deinterlace, Preset};
 
 /// The WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "segmill.v1";
@@ -125,6 +128,12 @@ pub struct VideoRequest {
     pub max_kbps: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
+    /// None: the source's pictures, each once at its own time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fps: Option<FrameRate>,
+    /// Pictures made of an interlaced one; default `frame`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deinterlace: Option<Deinterlace>,
 }
 
 /// Codecs that video can be made into.
@@ -305,6 +314,12 @@ pub struct Receipt {
     pub frames_in: u64,
     /// By output.
     pub frames_out: BTreeMap<String, u64>,
+    /// Pictures (or fields, where each is a picture) that are not shown, by output with a rate of its own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub frames_dropped: BTreeMap<String, u64>,
+    /// Pictures shown again, by output with a rate of its own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub frames_repeated: BTreeMap<String, u64>,
     /// Samples a channel, by output.
     pub audio_samples: BTreeMap<String, u64>,
     /// Samples a channel of the source that could not be decoded and are silent in what was made, all tracks together.

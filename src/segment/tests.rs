@@ -2,7 +2,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::media::{Audio, AudioCodec, Chroma, Colour, Format, Sync, TrackId, Video, VideoCodec};
+use crate::media::{Audio, AudioCodec, Chroma, Colour, Format, Hdr, Sync, TrackId, Video, VideoCodec};
 
 const VIDEO: TrackId = TrackId(1);
 const AUDIO: TrackId = TrackId(2);
@@ -19,6 +19,7 @@ fn video_track(codec: VideoCodec, timescale: u32) -> Track {
         bit_depth: 8,
         chroma: Chroma::C420,
         colour: Colour::default(),
+        hdr: Hdr::default(),
         interlaced: false,
         frame_rate: None,
     };

@@ -146,6 +146,8 @@ impl<O: Outlet> Delivery<O> {
             duration_ms: ms(segment.end) - ms(segment.start),
             frames_in: segment.video.as_ref().map_or(0, |cut| cut.presented()),
             frames_out: BTreeMap::new(),
+            frames_dropped: BTreeMap::new(),
+            frames_repeated: BTreeMap::new(),
             audio_samples: BTreeMap::new(),
             audio_lost: made.audio_lost(),
             queued_ms: made.queued.as_millis() as u64,
@@ -171,6 +173,10 @@ impl<O: Outlet> Delivery<O> {
         let name = output.name().unwrap_or_default().to_owned();
         if let Some(frames) = rendered.frames {
             receipt.frames_out.insert(name.clone(), frames);
+        }
+        if let Some((dropped, repeated)) = rendered.dropped_and_repeated {
+            receipt.frames_dropped.insert(name.clone(), dropped);
+            receipt.frames_repeated.insert(name.clone(), repeated);
         }
         if let Some(samples) = rendered.audio_samples {
             receipt.audio_samples.insert(name, samples);
@@ -248,6 +254,7 @@ impl<O: Outlet> Delivery<O> {
 fn lost(pending: &Pending, reason: &str) -> Made {
     let failure = || Failure::new(FailureCode::PipelineFailed, format!("the segment's work was lost: {reason}"));
     Made {
+        schedules: Arc::default(),
         video: pending.segment.video.as_ref().map(|_| Err(failure())),
         audio: pending.segment.audio.iter().map(|_| Some(Err(failure()))).collect(),
         queued: Duration::ZERO,

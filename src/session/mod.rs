@@ -9,6 +9,7 @@ mod delivery;
 mod events;
 mod intake;
 mod output;
+mod schedule;
 mod scratch;
 mod wanted;
 mod work;

@@ -1,5 +1,6 @@
 //! One output: what was made or copied of a segment → its media, and a new init where the set-up has changed.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,10 +8,10 @@ use sha2::{Digest, Sha256};
 
 use super::intake::Pending;
 use super::work::Made;
-use crate::job::{Encoded, EncodedSample, Failure, FailureCode};
+use crate::job::{Encoded, EncodedSample, Failure, FailureCode, Schedule, Shown, VideoSpec};
 use crate::ladder::{AudioTarget, Plan, PlannedOutput, Source};
 use crate::media::mux::{OutTrack, Part, Sample, cmaf, ts};
-use crate::media::{self, AudioCodec, Format, Sync, Ticks, Timescale, Video, VideoCodec, codec};
+use crate::media::{self, AudioCodec, Format, Sync, Ticks, Timescale, Video, VideoCodec, Window, codec};
 use crate::protocol::{BinaryHeader, Degraded, InitHeader, OutputContainer, SegmentHeader};
 use crate::segment::{Cut, Segment};
 
@@ -34,6 +35,8 @@ pub(super) struct Rendered {
     pub media: Bytes,
     /// Pictures, where there is video.
     pub frames: Option<u64>,
+    /// Where the output has a rate of its own.
+    pub dropped_and_repeated: Option<(u64, u64)>,
     /// Samples a channel, where there is audio.
     pub audio_samples: Option<u64>,
     pub degraded: Option<Degraded>,
@@ -51,15 +54,7 @@ struct Lane {
 
 impl Output {
     pub fn new(plan: Arc<Plan>, index: usize) -> Self {
-        Self {
-            plan,
-            index,
-            init: 0,
-            tracks: Vec::new(),
-            writer: None,
-            lead: Ticks(0),
-            captions_refused: false,
-        }
+        Self { plan, index, init: 0, tracks: Vec::new(), writer: None, lead: Ticks(0), captions_refused: false }
     }
 
     /// Another set-up: the next segment brings a new init where it differs.
@@ -79,6 +74,8 @@ impl Output {
         let video = planned.video.map(|source| video_lane(&plan, source, pending, made)).transpose()?.flatten();
         let audio = planned.audio.map(|(track, source)| audio_lane(&plan, track, source, segment, made));
         let audio = audio.transpose()?.flatten();
+        let own_rate = rendition(planned.video).and_then(|index| scheduled(&plan, made, index));
+        let dropped_and_repeated = own_rate.map(Schedule::dropped_and_repeated);
         let presented = |lane: &Lane| lane.samples.iter().filter(|sample| sample.pts >= lane.start).count() as u64;
         let video_frames = video.as_ref().map(presented);
         let audio_samples = audio.as_ref().map(|lane| (lane.end - lane.start).0.max(0) as u64);
@@ -135,7 +132,7 @@ impl Output {
         };
         let header = BinaryHeader::Segment(header);
         let degraded = self.captions(planned, pending);
-        Ok(Some(Rendered { init, header, media, frames: video_frames, audio_samples, degraded }))
+        Ok(Some(Rendered { init, header, media, frames: video_frames, dropped_and_repeated, audio_samples, degraded }))
     }
 
     fn ts_writer(&self, planned: &PlannedOutput) -> Result<ts::Writer, Failure> {
@@ -160,7 +157,9 @@ impl Output {
 
     /// Moves the times of the pictures so that none is negative, as CMAF needs it; by how much.
     fn lead(&self, lanes: &mut [Lane], segment: &Segment) -> Ticks {
-        let Some(lane) = lanes.iter_mut().find(|lane| matches!(lane.format, Format::Video(_))) else { return self.lead };
+        let Some(lane) = lanes.iter_mut().find(|lane| matches!(lane.format, Format::Video(_))) else {
+            return self.lead;
+        };
         let earliest = lane.samples.iter().map(|sample| sample.pts).min().unwrap_or_default();
         let before = if segment.discontinuity { Ticks(0) } else { self.lead };
         let lead = before.max(Ticks(0) - earliest);
@@ -213,21 +212,39 @@ fn parts<'a>(tracks: &'a [OutTrack], lanes: &'a [Lane]) -> Vec<Part<'a>> {
     tracks.iter().filter_map(part).collect()
 }
 
+/// By the time of each showing, that of the source's picture which it shows.
+fn source_times(schedule: &Schedule, cut: &Cut) -> BTreeMap<Ticks, Ticks> {
+    let units = cut.units.iter().chain(&cut.post_roll).map(|unit| unit.pts).filter(|&pts| cut.window.contains(pts));
+    let pictures: Vec<Ticks> = units.collect::<BTreeSet<_>>().into_iter().collect();
+    let fields = (schedule.pictures as usize / pictures.len().max(1)).max(1);
+    let source = |shown: &Shown| Some((shown.pts, *pictures.get(shown.picture as usize / fields)?));
+    schedule.shown.iter().filter_map(source).collect()
+}
+
 fn video_lane(plan: &Plan, source: Source, pending: &Pending, made: &Made) -> Result<Option<Lane>, Failure> {
     let (Some(planned), Some(cut)) = (&plan.video, &pending.segment.video) else { return Ok(None) };
-    let (format, samples) = match source {
-        Source::Copy => (planned.source.clone(), copied(cut)),
+    let own_times = (planned.track.timescale, cut.window);
+    let (format, samples, (timescale, Window { start, end })) = match source {
+        Source::Copy => (planned.source.clone(), copied(cut), own_times),
         Source::Rendition(index) => {
             let encoded = encoded(made.video.as_ref(), index)?;
             let Some(spec) = planned.renditions.get(index) else { return Ok(None) };
-            let mut format = video_format(spec.codec, encoded)?;
-            format.rotation = planned.source.rotation;
+            let schedule = made.schedules.get(index).and_then(Option::as_ref);
+            let times = match schedule {
+                Some(Schedule { timescale, shown, end, .. }) => {
+                    let Some(first) = shown.first() else { return Ok(None) };
+                    (*timescale, Window { start: first.pts, end: *end })
+                }
+                None => own_times,
+            };
             let mut pictures = encoded.samples.clone();
-            pending.captions.carry(spec.codec, &mut pictures);
-            (format, samples(&pictures))
+            let of_source = schedule.map(|schedule| source_times(schedule, cut));
+            let source_time = |at: Ticks| of_source.as_ref().and_then(|times| times.get(&at).copied()).unwrap_or(at);
+            pending.captions.carry(spec.codec, &mut pictures, source_time);
+            (video_format(spec, &planned.source, encoded)?, samples(&pictures), times)
         }
     };
-    let (timescale, factor) = fine_timescale(planned.track.timescale);
+    let (timescale, factor) = fine_timescale(timescale);
     let scaled = |at: Ticks| Ticks(at.0.saturating_mul(factor));
     let samples = samples.into_iter().map(|sample| Sample { pts: scaled(sample.pts), ..sample }).collect();
     Ok(Some(Lane {
@@ -235,9 +252,22 @@ fn video_lane(plan: &Plan, source: Source, pending: &Pending, made: &Made) -> Re
         timescale,
         language: planned.track.language.clone(),
         samples,
-        start: scaled(cut.window.start),
-        end: scaled(cut.window.end),
+        start: scaled(start),
+        end: scaled(end),
     }))
+}
+
+fn rendition(source: Option<Source>) -> Option<usize> {
+    match source? {
+        Source::Rendition(index) => Some(index),
+        Source::Copy => None,
+    }
+}
+
+/// The schedule of a rendition with a rate of its own.
+fn scheduled<'a>(plan: &Plan, made: &'a Made, index: usize) -> Option<&'a Schedule> {
+    let spec = plan.video.as_ref()?.renditions.get(index)?;
+    spec.fps.and(made.schedules.get(index)?.as_ref())
 }
 
 /// The source's timescale, or a multiple of it (and which) where its ticks are so coarse that decode times would not
@@ -304,8 +334,9 @@ fn frame_samples(format: &Format) -> i64 {
     }
 }
 
-/// Read from the coded set-up itself, never from what the worker says of it.
-fn video_format(codec: VideoCodec, encoded: &Encoded) -> Result<Video, Failure> {
+/// Read from the coded set-up itself, never from what the worker says of it; what no set-up can say is the source's.
+fn video_format(spec: &VideoSpec, source: &Video, encoded: &Encoded) -> Result<Video, Failure> {
+    let codec = spec.codec;
     let first = encoded.samples.first().map(|sample| &sample.data[..]).unwrap_or_default();
     let video = match codec {
         VideoCodec::H264 => codec::h264::ParameterSets::from_avcc(&encoded.config).and_then(|(sets, _)| sets.video()),
@@ -314,7 +345,12 @@ fn video_format(codec: VideoCodec, encoded: &Encoded) -> Result<Video, Failure> 
         VideoCodec::Av1 => codec::av1::video(first),
         VideoCodec::Vp8 | VideoCodec::Mpeg2 => Err(media::Error::UnsupportedCodec("not an output codec".into())),
     };
-    video.map_err(|error| Failure::new(FailureCode::WorkerProtocol, format!("encoded set-up: {error}")))
+    let mut video =
+        video.map_err(|error| Failure::new(FailureCode::WorkerProtocol, format!("encoded set-up: {error}")))?;
+    if !spec.tone_mapped(source.colour) {
+        video.hdr = source.hdr;
+    }
+    Ok(video)
 }
 
 fn encoded(outcome: Option<&Result<crate::job::Outcome, Failure>>, index: usize) -> Result<&Encoded, Failure> {

@@ -1,8 +1,10 @@
 //! From a segment to its jobs: what the pool is asked for, and what came of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::job::{AudioSpec, Failure, Job, Outcome, Work};
+use super::schedule::{Pictures, schedule};
+use crate::job::{AudioSpec, Failure, Job, Outcome, Schedule, Work};
 use crate::ladder::{AudioTarget, Plan};
 use crate::media::{Ticks, Timescale};
 use crate::pool::{Done, Pool};
@@ -14,6 +16,8 @@ pub(super) struct Planner {
     frame_rate: Option<(u32, u32)>,
     /// By audio track: where the grid starts, once the track has.
     origins: Vec<Option<Origin>>,
+    /// The last picture of the segment before, on the same timeline.
+    last_picture: Option<Ticks>,
     next_id: u64,
 }
 
@@ -28,6 +32,8 @@ struct Origin {
 #[derive(Debug)]
 pub(super) struct Jobs {
     pub video: Option<Job>,
+    /// By video rendition; None where each picture is shown at its own time.
+    pub schedules: Arc<[Option<Schedule>]>,
     /// By audio track of the plan; None where nothing is to be transcoded.
     pub audio: Vec<Option<Job>>,
 }
@@ -36,6 +42,7 @@ pub(super) struct Jobs {
 #[derive(Debug)]
 pub(super) struct Made {
     pub video: Option<Result<Outcome, Failure>>,
+    pub schedules: Arc<[Option<Schedule>]>,
     pub audio: Vec<Option<Result<Outcome, Failure>>>,
     pub queued: Duration,
     pub transcode: Duration,
@@ -45,12 +52,14 @@ pub(super) struct Made {
 
 impl Planner {
     pub fn jobs(&mut self, plan: &Plan, segment: &Segment) -> Jobs {
+        let schedules: Arc<[Option<Schedule>]> = self.schedules(plan, segment).into();
         let video = plan.video.as_ref().zip(segment.video.as_ref()).filter(|(video, _)| !video.renditions.is_empty());
         let video = video.map(|(video, cut)| {
             let hint = video.source.frame_rate;
             let estimate = || estimate_rate(cut, segment.timescale).or(hint).unwrap_or((30, 1));
             let frame_rate = *self.frame_rate.get_or_insert_with(estimate);
-            let work = Work::Video { frame_rate, renditions: video.renditions.clone() };
+            let (renditions, schedules) = (video.renditions.clone(), schedules.to_vec());
+            let work = Work::Video { frame_rate, renditions, schedules };
             self.job(segment.seq, video.track.clone(), cut, work)
         });
         let audio = plan.audio.iter().zip(&segment.audio).enumerate().map(|(index, (audio, cut))| {
@@ -72,7 +81,23 @@ impl Planner {
             Some(self.job(segment.seq, track, cut, Work::Audio { renditions }))
         });
         let audio = audio.collect();
-        Jobs { video, audio }
+        Jobs { video, schedules, audio }
+    }
+
+    /// By rendition of the plan.
+    fn schedules(&mut self, plan: &Plan, segment: &Segment) -> Vec<Option<Schedule>> {
+        if segment.discontinuity {
+            self.last_picture = None;
+        }
+        let (Some(video), Some(cut)) = (&plan.video, &segment.video) else { return Vec::new() };
+        let mut pts: Vec<Ticks> = cut.all().map(|unit| unit.pts).filter(|&pts| cut.window.contains(pts)).collect();
+        pts.sort_unstable();
+        pts.dedup();
+        let before = self.last_picture;
+        let (end, timescale, last) = (cut.window.end, video.track.timescale, segment.last);
+        self.last_picture = if last { None } else { pts.last().copied().or(before) };
+        let pictures = Pictures { pts: &pts, end, timescale, before, last };
+        video.renditions.iter().map(|spec| schedule(spec, &video.source, pictures)).collect()
     }
 
     fn job(&mut self, seq: u64, track: crate::media::Track, cut: &Cut, work: Work) -> Job {
@@ -96,6 +121,7 @@ impl Jobs {
         let all = || audio.iter().chain([&video]).flatten();
         let cpu = |done: &Done| done.result.as_ref().map_or(0, |outcome| outcome.stats.cpu_us);
         Made {
+            schedules: self.schedules,
             queued: all().map(|done| done.queued).max().unwrap_or_default(),
             transcode: all().map(|done| done.transcode).max().unwrap_or_default(),
             cpu: Duration::from_micros(all().map(cpu).sum()),

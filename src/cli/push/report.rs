@@ -168,6 +168,8 @@ mod tests {
         let mut report = Report::default();
         for seq in 1..=count {
             report.receipt(&Receipt {
+                frames_dropped: BTreeMap::new(),
+                frames_repeated: BTreeMap::new(),
                 seq,
                 start_ms: 0,
                 duration_ms: 2000,

@@ -7,7 +7,7 @@ use std::ops::Range;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use self::sequence::Sequence;
-use crate::media::{Chroma, Colour, Error, Video, VideoCodec};
+use crate::media::{Chroma, Colour, Error, Hdr, Video, VideoCodec};
 
 /// Whether a temporal unit is a random access point: a sequence header and a shown key frame.
 pub fn is_key_frame(unit: &[u8]) -> bool {
@@ -51,6 +51,7 @@ pub fn video(unit: &[u8]) -> Result<Video, Error> {
         bit_depth: sequence.bit_depth,
         chroma: sequence.chroma,
         colour: sequence.colour,
+        hdr: Hdr::default(),
         interlaced: false,
         frame_rate: sequence.frame_rate,
     })

@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::annexb;
 use super::bits::{Bits, unescape};
 use super::vui::{Vui, frame_rate};
-use crate::media::{Chroma, Error, Sync, Video, VideoCodec};
+use crate::media::{Chroma, Error, Hdr, Sync, Video, VideoCodec};
 
 /// What a decoder needs before the first slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +87,7 @@ impl ParameterSets {
             bit_depth: sps.bit_depth,
             chroma: chroma(sps.chroma_format_idc),
             colour: sps.vui.colour,
+            hdr: Hdr::default(),
             interlaced: sps.interlaced,
             frame_rate: rate,
         })

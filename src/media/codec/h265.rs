@@ -10,7 +10,7 @@ use self::sps::Sps;
 use super::annexb;
 use super::h264::{MOST_NALS, add_set, chroma, nal_length_size, put_sets, take_nal};
 use super::vui::frame_rate;
-use crate::media::{Error, Sync, Video, VideoCodec};
+use crate::media::{Error, Hdr, Sync, Video, VideoCodec};
 
 /// What a decoder needs before the first slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +100,7 @@ impl ParameterSets {
             bit_depth: sps.bit_depth,
             chroma: chroma(sps.chroma_format_idc),
             colour: sps.vui.colour,
+            hdr: Hdr::default(),
             interlaced: sps.vui.field_seq || sps.interlaced_source,
             frame_rate: rate,
         })

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::bits::Bits;
-use crate::media::{Chroma, Colour, Error, Video, VideoCodec};
+use crate::media::{Chroma, Colour, Error, Hdr, Video, VideoCodec};
 
 /// Whether a frame or superframe starts with a key frame. The frames of a superframe come before its index, so both
 /// are looked at alike.
@@ -165,6 +165,7 @@ fn video_of(frame: &KeyFrame, level: u8) -> Video {
         bit_depth: frame.bit_depth,
         chroma: frame.chroma,
         colour: frame.colour,
+        hdr: Hdr::default(),
         interlaced: false,
         frame_rate: None,
     }

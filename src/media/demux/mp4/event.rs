@@ -121,7 +121,7 @@ pub fn earliest(movie: &Movie, before: &[usize]) -> Option<(Ticks, Timescale)> {
     let added = |index: usize| {
         let track = movie.tracks.get(index)?;
         let first = track.runs.iter().skip(*before.get(index)?).filter_map(|run| run.earliest()).min()?;
-        Some((Ticks(first) + Ticks(track.shift), track.track.timescale))
+        Some((Ticks(first) + Ticks(track.edits.shift), track.track.timescale))
     };
     let is_video =
         |index: &usize| movie.tracks.get(*index).is_some_and(|track| matches!(track.track.format, Format::Video(_)));

@@ -10,7 +10,7 @@ use super::movie::Movie;
 use super::sample_table::Sample;
 use super::unit;
 use crate::media::demux::Event;
-use crate::media::{AccessUnit, DataUnit, Error, Format, Sync, Ticks, VideoCodec};
+use crate::media::{AccessUnit, DataUnit, Error, Sync, Ticks};
 
 /// What an access unit takes beside its data, about.
 const UNIT_OVERHEAD: usize = 128;

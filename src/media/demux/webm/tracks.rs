@@ -283,7 +283,7 @@ fn rotation(content: &Bytes) -> Result<u16, Error> {
 mod tests {
     use super::super::tests::{element, float, uint};
     use super::*;
-    use crate::media::{Chroma, Colour, VideoCodec};
+    use crate::media::{Chroma, Colour, Hdr, VideoCodec};
 
     fn one(children: &[Vec<u8>]) -> Entry {
         let mut all = vec![uint(id::TRACK_NUMBER, 1)];
@@ -304,6 +304,7 @@ mod tests {
             bit_depth: 8,
             chroma: Chroma::C420,
             colour: Colour { matrix: 6, ..Colour::default() },
+            hdr: Hdr::default(),
             interlaced: false,
             frame_rate: None,
         };

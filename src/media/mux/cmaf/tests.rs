@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::media::mux::{Part, Sample};
-use crate::media::{Audio, AudioCodec, Chroma, Colour, Error, Ticks, Timescale, Video, VideoCodec};
+use crate::media::{Audio, AudioCodec, Chroma, Colour, Error, Hdr, Ticks, Timescale, Video, VideoCodec};
 
 /// A sample as a player would see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +81,7 @@ pub(super) fn video(codec: VideoCodec, config: &[u8]) -> Video {
         bit_depth: 8,
         chroma: Chroma::C420,
         colour: Colour::default(),
+        hdr: Hdr::default(),
         interlaced: false,
         frame_rate: None,
     }
