@@ -127,7 +127,9 @@ impl Output {
 
     /// Moves the times of the pictures so that none is negative, as CMAF needs it; by how much.
     fn lead(&self, lanes: &mut [Lane], segment: &Segment) -> Ticks {
-        let Some(lane) = lanes.iter_mut().find(|lane| matches!(lane.format, Format::Video(_))) else { return self.lead };
+        let Some(lane) = lanes.iter_mut().find(|lane| matches!(lane.format, Format::Video(_))) else {
+            return self.lead;
+        };
         let earliest = lane.samples.iter().map(|sample| sample.pts).min().unwrap_or_default();
         let before = if segment.discontinuity { Ticks(0) } else { self.lead };
         let lead = before.max(Ticks(0) - earliest);

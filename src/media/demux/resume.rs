@@ -82,16 +82,21 @@ impl Demuxer {
             (SetUp::First, Inner::Ts(inner)) => inner.set_up_bytes(),
             _ => 0,
         };
-        Some(State { container: inner.container(), offset, set_up_bytes: set_up_bytes.min(offset), tracks, set_up, own })
+        Some(State {
+            container: inner.container(),
+            offset,
+            set_up_bytes: set_up_bytes.min(offset),
+            tracks,
+            set_up,
+            own,
+        })
     }
 
     /// A demuxer that goes on where `state` was taken.
     pub fn resume(state: &State, limits: Limits, spool: Box<dyn Spool>) -> Result<Self, Error> {
         let State { offset, set_up_bytes, tracks, set_up, .. } = state;
         let inner = match &state.own {
-            Own::Mp4(own) => {
-                Inner::Mp4(Box::new(mp4::Demuxer::resume(limits, spool, (*offset, set_up), tracks, own)?))
-            }
+            Own::Mp4(own) => Inner::Mp4(Box::new(mp4::Demuxer::resume(limits, spool, (*offset, set_up), tracks, own)?)),
             Own::Webm => Inner::Webm(Box::new(webm::Demuxer::resume(limits, *offset, set_up, tracks))),
             Own::Ts(own) => Inner::Ts(Box::new(ts::Demuxer::resume(limits, (*offset, *set_up_bytes), tracks, own))),
         };

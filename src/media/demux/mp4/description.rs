@@ -170,11 +170,8 @@ fn video_entry(kind: FourCc, entry: &Bytes, rotation: u16) -> Result<Description
         aspect: boxes::child(&children, *b"pasp").and_then(|pasp| aspect(&pasp)),
         colour: boxes::child(&children, *b"colr").and_then(|colr| colour(&colr)),
     };
-    let mut description = Description {
-        setup: Setup::InBand { entry: kind, coding: Coding::Video(codec) },
-        nal_length: 4,
-        look,
-    };
+    let mut description =
+        Description { setup: Setup::InBand { entry: kind, coding: Coding::Video(codec) }, nal_length: 4, look };
     let told = match codec {
         VideoCodec::H264 => {
             let avcc = boxes::child(&children, *b"avcC").ok_or_else(|| Error::bad("avc1 without avcC"))?;

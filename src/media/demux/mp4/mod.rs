@@ -164,9 +164,9 @@ impl Demuxer {
             return again(state);
         }
         if self.has_table {
-            let Some(&(_, end)) = self.passed.iter().find(|(start, end)| {
-                *start <= offset && end.is_none_or(|end| offset < end)
-            }) else {
+            let Some(&(_, end)) =
+                self.passed.iter().find(|(start, end)| *start <= offset && end.is_none_or(|end| offset < end))
+            else {
                 return again(state);
             };
             state.within = Some(end);
