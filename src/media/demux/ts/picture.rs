@@ -50,7 +50,7 @@ impl Order {
     }
 
     /// By how many ticks it is presented after the first that is counted with it.
-    pub fn from_first(self, frame: Ticks) -> Ticks {
+    pub fn since_first(self, frame: Ticks) -> Ticks {
         Ticks(i64::from(self.count) * frame.0 / i64::from(self.frame))
     }
 }
@@ -435,7 +435,7 @@ mod tests {
         assert_eq!(of(0, false).after(of(14, false), frame), Some(frame), "over the end of the count");
         assert_eq!(of(0, true).after(of(14, false), frame), None);
         let picture = [0x00, 0b0000_0000, 0b1100_1000, 0];
-        assert_eq!(mpeg2_order(&picture, true).map(|order| order.from_first(frame)), Some(Ticks(3 * 3600)));
+        assert_eq!(mpeg2_order(&picture, true).map(|order| order.since_first(frame)), Some(Ticks(3 * 3600)));
         // first_mb 0, slice_type 5, pps 0, frame_num of 4 bits 3, pic_order_cnt_lsb of 6 bits 10.
         let sequence = Sequence { frame_num_bits: 4, separate_planes: false, fields: false, order_bits: Some(6) };
         let slice = [&[0x41][..], &u32::to_be_bytes(1 << 31 | 0b00110 << 26 | 1 << 25 | 3 << 21 | 10 << 15)].concat();

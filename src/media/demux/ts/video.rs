@@ -209,7 +209,7 @@ impl Video {
         let pts = match (order, self.last_order) {
             (Some(order), Some(before)) => match order.after(before, frame) {
                 Some(later) => last.pts + later,
-                None => self.latest.unwrap_or(last.pts) + frame + order.from_first(frame),
+                None => self.latest.unwrap_or(last.pts) + frame + order.since_first(frame),
             },
             _ => last.pts + frame,
         };
