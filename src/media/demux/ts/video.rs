@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::elementary::{Found, Marks, Unit};
-use super::picture::{FieldCoding, Picture, begins, pictures};
+use super::picture::{Order, Picture, Sequence, begins, pictures};
 use crate::media::codec::sets::InForce;
 use crate::media::codec::{annexb, h264, h265, mpeg2};
 use crate::media::{self, Error, Format, Sync, Ticks, VideoCodec};
@@ -14,6 +14,8 @@ const HEAD: usize = 8;
 const SET_UP_MAX: usize = 64 << 10;
 /// The length of a frame where nothing tells it: 25 frames a second.
 const FRAME: i64 = 3600;
+/// Stamps farther from those before are of another timeline.
+const JUMP: i64 = 10 * 90_000;
 /// A buffer that has grown beyond this is given back when it is empty again.
 const KEEP: usize = 4 << 20;
 
@@ -31,6 +33,9 @@ pub struct Video {
     /// Pictures are not looked for again in a shorter buffer than this.
     look_again: usize,
     last: Option<Stamped>,
+    last_order: Option<Order>,
+    /// The latest PTS.
+    latest: Option<Ticks>,
     set_up: SetUp,
 }
 
@@ -53,6 +58,8 @@ impl Video {
             undecided: None,
             look_again: 0,
             last: None,
+            last_order: None,
+            latest: None,
             set_up: SetUp::new(codec, name),
         }
     }
@@ -90,7 +97,7 @@ impl Video {
     }
 
     pub fn flush(&mut self, found: &mut Vec<Found>) {
-        self.give(self.buffer.len(), false, found);
+        self.give(self.buffer.len(), Keep::Nothing, found);
         self.reset();
     }
 
@@ -112,24 +119,28 @@ impl Video {
         &self.buffer
     }
 
-    /// Gives what is whole now that the head of a new PES is here: all pictures before it where it begins with one,
-    /// else all but the last, which goes on in it.
+    /// Gives what is whole now that the head of a new PES is here: all pictures before it where it begins with one (but
+    /// for a field whose pair this may be), else all but the last, which goes on in it.
     fn decide(&mut self, found: &mut Vec<Found>) {
         let Some(at) = self.undecided.take() else { return };
         let aligned = self.buffer.get(at..).is_some_and(|head| begins(self.codec, head));
         if aligned {
-            self.give(at, false, found);
+            self.give(at, Keep::Unpaired, found);
         } else if self.buffer.len() >= self.look_again {
             let before = self.buffer.len();
-            self.give(at, true, found);
+            self.give(at, Keep::Last, found);
             self.look_again = if self.buffer.len() == before { before * 2 } else { 0 };
         }
     }
 
-    fn give(&mut self, end: usize, keep_last: bool, found: &mut Vec<Found>) {
+    fn give(&mut self, end: usize, keep: Keep, found: &mut Vec<Found>) {
         let buffer = std::mem::take(&mut self.buffer);
-        let mut done = pictures(self.codec, &buffer[..end], self.set_up.fields);
-        let kept = if keep_last { done.pop() } else { None };
+        let mut done = pictures(self.codec, &buffer[..end], self.set_up.coding);
+        let kept = done.pop_if(|last| match keep {
+            Keep::Nothing => false,
+            Keep::Unpaired => last.unpaired,
+            Keep::Last => true,
+        });
         for picture in &done {
             self.picture(&buffer, picture, found);
         }
@@ -153,7 +164,11 @@ impl Video {
             _ => self.set_up.parameter_sets(&data),
         };
         let mark = self.marks.take(picture.bytes.start);
-        let stamped = mark.or_else(|| self.last.map(|last| self.after(last)));
+        if let Some(second) = picture.second {
+            // The frame has the stamps of its first field.
+            self.marks.take(second);
+        }
+        let stamped = mark.or_else(|| self.last.map(|last| self.after(last, picture.order)));
         if let Some(format) = changed {
             found.push(Found::Format(format, stamped.map_or(u64::MAX, |stamped| stamped.offset)));
         }
@@ -162,6 +177,11 @@ impl Video {
         }
         let Some(stamped) = stamped else { return };
         self.last = Some(stamped);
+        self.last_order = picture.order;
+        self.latest = match self.latest {
+            Some(latest) if (stamped.pts - latest).0.abs() < JUMP => Some(latest.max(stamped.pts)),
+            _ => Some(stamped.pts),
+        };
         let Stamped { pts, dts, offset } = stamped;
         let sync = match self.codec {
             VideoCodec::H264 => h264::sync(&data),
@@ -178,14 +198,32 @@ impl Video {
         }
     }
 
-    /// The stamps of a picture that has none of its own: one frame later than the one before.
-    fn after(&self, last: Stamped) -> Stamped {
+    /// The stamps of a picture that has none of its own: decoded a frame later than the one before, and presented as
+    /// many frames from it as their order says; where that is counted anew, after all that came before.
+    fn after(&self, last: Stamped, order: Option<Order>) -> Stamped {
         let frame = match self.set_up.frame_rate {
             Some((number, per)) if number > 0 && per > 0 => Ticks(i64::from(per) * 90_000 / i64::from(number)),
             _ => Ticks(FRAME),
         };
-        Stamped { pts: last.pts + frame, dts: last.dts + frame, offset: last.offset }
+        let dts = last.dts + frame;
+        let pts = match (order, self.last_order) {
+            (Some(order), Some(before)) => match order.after(before, frame) {
+                Some(later) => last.pts + later,
+                None => self.latest.unwrap_or(last.pts) + frame + order.since_first(frame),
+            },
+            _ => last.pts + frame,
+        };
+        Stamped { pts: pts.max(dts), dts, offset: last.offset }
     }
+}
+
+/// What is left in the buffer when pictures are given.
+#[derive(Debug, Clone, Copy)]
+enum Keep {
+    Nothing,
+    /// The last, if it is a field whose pair may come.
+    Unpaired,
+    Last,
 }
 
 /// The stream's set-up as far as it has been seen.
@@ -198,9 +236,9 @@ struct SetUp {
     format: Option<Format>,
     /// Not found to be of a kind that is not read here.
     readable: bool,
-    fields: Option<FieldCoding>,
-    /// The SPS that `fields` was read from.
-    fields_of: Bytes,
+    coding: Option<Sequence>,
+    /// The SPS that `coding` was read from.
+    coding_of: Bytes,
     frame_rate: Option<(u32, u32)>,
 }
 
@@ -212,8 +250,8 @@ impl SetUp {
             sequence: Bytes::new(),
             format: None,
             readable: true,
-            fields: None,
-            fields_of: Bytes::new(),
+            coding: None,
+            coding_of: Bytes::new(),
             frame_rate: None,
         }
     }
@@ -223,7 +261,7 @@ impl SetUp {
             VideoCodec::Mpeg2 => self.sequence = video.config.clone(),
             _ => self.sets = InForce::of(codec, &video.config).unwrap_or_else(|_| InForce::new(codec)),
         }
-        self.know_fields();
+        self.know_coding();
         self.frame_rate = video.frame_rate;
         self.format = Some(Format::Video(video.clone()));
     }
@@ -231,16 +269,16 @@ impl SetUp {
     /// The new format, where an access unit's parameter sets change it.
     fn parameter_sets(&mut self, unit: &[u8]) -> Option<Format> {
         let video = self.sets.take(unit).transpose();
-        self.know_fields();
+        self.know_coding();
         self.believe(video?)?
     }
 
-    /// How the sequence in force codes fields.
-    fn know_fields(&mut self) {
+    /// How the sequence in force codes its slice headers.
+    fn know_coding(&mut self) {
         let sps = self.sets.active_sps().unwrap_or_default();
-        if self.fields_of != sps {
-            self.fields_of = Bytes::copy_from_slice(sps);
-            self.fields = FieldCoding::of(sps);
+        if self.coding_of != sps {
+            self.coding_of = Bytes::copy_from_slice(sps);
+            self.coding = Sequence::of(sps);
         }
     }
 
@@ -361,5 +399,56 @@ mod tests {
         video.data(&stream, &mut found).expect("is in bounds");
         video.flush(&mut found);
         assert_eq!(found, []);
+    }
+
+    /// x264, interlaced, 64x64: frame_num and pic_order_cnt_lsb of 4 bits.
+    const SETS: &[u8] = &[
+        0, 0, 0, 1, 0x67, 0x64, 0, 0x15, 0xac, 0xe4, 0x11, 0x36, 0x02, 0x20, 0, 0, 3, 0, 0x20, 0, 0, 6, 0x43, 0xe2,
+        0x85, 0x49, 0, 0, 0, 1, 0x68, 0xfb, 0x83, 0xcb, 0x22, 0xc0,
+    ];
+
+    /// A P field: first_mb 0, slice_type 5, pps 0, frame_num, field_pic_flag, bottom_field_flag, pic_order_cnt_lsb.
+    fn field(frame: u32, bottom: bool) -> Vec<u8> {
+        let bottom = u32::from(bottom);
+        let bits =
+            1 << 31 | 0b00110 << 26 | 1 << 25 | frame << 21 | 1 << 20 | bottom << 19 | (2 * frame + bottom) << 15;
+        [AUD, &[0, 0, 1, 0x41], &bits.to_be_bytes(), &[0x77; 30]].concat()
+    }
+
+    fn check_fields(pes: &[(Option<i64>, &[Vec<u8>])]) {
+        let mut video = Video::new(VideoCodec::H264, "0x1b", 1 << 20);
+        let mut found = Vec::new();
+        for (n, (stamp, fields)) in pes.iter().enumerate() {
+            video.begin(stamp.map(|stamp| (Ticks(stamp), Ticks(stamp))), 0, &mut found);
+            let sets = if n == 0 { SETS } else { &[] };
+            video.data(&[sets, &fields.concat()].concat(), &mut found).expect("is in bounds");
+        }
+        video.flush(&mut found);
+        let unit = |found: &Found| match found {
+            Found::Unit(unit) => Some((unit.pts.0, annexb::length_prefixed(&unit.data).count())),
+            Found::Format(..) => None,
+        };
+        let units: Vec<_> = found.iter().filter_map(unit).collect();
+        assert_eq!(units, [(0, 2), (3600, 2), (7200, 2)]);
+    }
+
+    #[test]
+    fn the_fields_of_a_frame_are_one_unit_however_they_lie_in_pes_packets() {
+        let fields: Vec<Vec<u8>> = (0..3).flat_map(|frame| [field(frame, false), field(frame, true)]).collect();
+        let stamp = |n: usize| Some(1800 * n as i64);
+        let each: Vec<_> = fields.chunks(1).enumerate().map(|(n, field)| (stamp(n), field)).collect();
+        check_fields(&each);
+        let unstamped: Vec<_> =
+            fields.chunks(1).enumerate().map(|(n, field)| (stamp(n).filter(|_| n % 2 == 0), field)).collect();
+        check_fields(&unstamped);
+        let frames: Vec<_> = fields.chunks(2).enumerate().map(|(n, frame)| (stamp(2 * n), frame)).collect();
+        check_fields(&frames);
+        // A second field and the first of the next frame in one PES: its stamps are the second field's.
+        check_fields(&[
+            (stamp(0), &fields[..1]),
+            (stamp(1), &fields[1..3]),
+            (None, &fields[3..4]),
+            (stamp(4), &fields[4..]),
+        ]);
     }
 }
