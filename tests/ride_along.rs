@@ -262,7 +262,10 @@ fn what_is_copied_carries_what_rides_along() {
     let splice = data::splice_insert(7, at(first, 40), 900_000);
     let of = |n: usize| ffmpeg(&ts, &format!("-i IN -map 0:d:{n} -c copy -f data -"));
     assert_eq!(of(0), [splice.clone(), splice.clone()].concat());
-    assert_eq!((of(1), of(2)), (data::id3(&"long ".repeat(20)), KLV.to_vec()));
+    assert_eq!(of(2), KLV);
+    // ffmpeg 5 takes the head of a tag for that of a metadata cell.
+    let copied = std::fs::read(&ts).expect("it was just written");
+    assert_eq!(data::pes_payloads(&copied, 0x1f1), [data::id3(&"long ".repeat(20))]);
     let packets = probe(&ts, &["-select_streams", "d:1", "-show_entries", "packet=pts"]);
     assert_eq!(packets[0][0], at(first, 20).to_string());
     let packets = probe(&ts, &["-select_streams", "d:2", "-show_entries", "packet=pts"]);
@@ -296,7 +299,7 @@ fn what_is_copied_carries_what_rides_along() {
 #[test]
 fn event_message_boxes_are_told_and_carried_on_also_into_transport_streams() {
     let service = Service::start(&["--workers", "1"]);
-    let clip = Clip { frames: 90, gop: 15, ..Clip::default() };
+    let clip = Clip { frames: 90, gop: 15, audio: None, ..Clip::default() };
     // Fragments of half a second. The splice message holds a time of its own, and the box has the word.
     let splice = data::splice_insert(9, 5, 90_000);
     let boxes = [
@@ -309,7 +312,8 @@ fn event_message_boxes_are_told_and_carried_on_also_into_transport_streams() {
     broken[last] ^= 1;
     let boxes = [&[broken], &boxes[..]].concat();
     let input = data::before_fragment(&clip.bytes(), 1, &boxes);
-    let start = json!({"segment_ms": 1000, "cut_on": ["scte35"], "outputs": verify::outputs(&OUTPUTS)});
+    let outputs = verify::outputs(&["copy", "ts:copy"]);
+    let start = json!({"segment_ms": 1000, "cut_on": ["scte35"], "outputs": outputs});
     let session = stream(&service, start, input, 20_000);
     assert_eq!(session.close_code(), 1000, "{:?}", session.errors);
     let told: Vec<Value> =

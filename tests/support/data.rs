@@ -88,6 +88,19 @@ fn put(pid: u16, unit: &[u8], counter: &mut u8, out: &mut Vec<u8>) {
     }
 }
 
+/// The payloads of the PES on a PID.
+pub fn pes_payloads(ts: &[u8], pid: u16) -> Vec<Vec<u8>> {
+    let mut found: Vec<Vec<u8>> = Vec::new();
+    for packet in ts.chunks_exact(PACKET).filter(|it| u16::from_be_bytes([it[1] & 0x1f, it[2]]) == pid) {
+        let payload = &packet[if packet[3] & 0x20 != 0 { 5 + usize::from(packet[4]) } else { 4 }..];
+        match found.last_mut().filter(|_| packet[1] & 0x40 == 0) {
+            Some(pes) => pes.extend(payload),
+            None => found.push(payload.to_vec()),
+        }
+    }
+    found.iter().map(|pes| pes[9 + usize::from(pes[8])..].to_vec()).collect()
+}
+
 /// A PES of private_stream_1.
 pub fn pes(pts: u64, payload: &[u8]) -> Vec<u8> {
     let mut pes = vec![0, 0, 1, 0xbd];
