@@ -11,7 +11,7 @@ use super::Demuxer;
 use super::packet::PACKET;
 use crate::media::{AccessUnit, Error, Format, Track};
 
-fn ffmpeg(arguments: &str) -> Vec<u8> {
+pub(super) fn ffmpeg(arguments: &str) -> Vec<u8> {
     let output = Command::new("ffmpeg")
         .args(["-v", "error", "-nostdin"])
         .args(arguments.split_whitespace())
@@ -33,7 +33,7 @@ fn clip() -> &'static [u8] {
     })
 }
 
-fn events(bytes: &[u8], chunk: usize) -> Result<Vec<Event>, Error> {
+pub(super) fn events(bytes: &[u8], chunk: usize) -> Result<Vec<Event>, Error> {
     let mut demuxer = Demuxer::new(Limits::default());
     let mut events = Vec::new();
     for chunk in bytes.chunks(chunk) {
