@@ -387,6 +387,18 @@ pub enum EventKind {
     Klv,
 }
 
+impl EventKind {
+    /// As it is written in a message.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scte35 => "scte35",
+            Self::Id3 => "id3",
+            Self::Emsg => "emsg",
+            Self::Klv => "klv",
+        }
+    }
+}
+
 /// The essentials of a splice_info_section.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Splice {

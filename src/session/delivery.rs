@@ -107,7 +107,9 @@ impl<O: Outlet> Delivery<O> {
             }
         }
         self.outputs = outputs;
+        self.context.metrics.events_dropped(pending.events.dropped);
         for event in pending.events.messages(pending.segment.seq) {
+            self.context.metrics.event(event.kind);
             self.message(ServerMessage::Event(event)).await?;
         }
         let (latency, metrics) = (pending.complete_at.elapsed(), self.context.metrics.clone());

@@ -13,7 +13,7 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Registry, TextEncoder};
 
 use super::probe::Probe;
-use crate::protocol::SegmentOutcome;
+use crate::protocol::{EventKind, SegmentOutcome};
 
 /// The process's metrics. Cheap to clone.
 #[derive(Clone)]
@@ -140,6 +140,16 @@ impl Metrics {
         self.0.instruments.frames.add(count, &[direction.label()]);
     }
 
+    /// One thing that rides along was told to a client.
+    pub fn event(&self, kind: EventKind) {
+        self.0.instruments.events.add(1, &[KeyValue::new("kind", kind.name())]);
+    }
+
+    /// Things that ride along were damaged or too many, and have been left out.
+    pub fn events_dropped(&self, count: u64) {
+        self.0.instruments.events_dropped.add(count, &[]);
+    }
+
     /// The outcome of a check of the service's own health, such as the start of a worker; failures in a row are a gauge.
     pub fn health_checked(&self, ok: bool) {
         if ok {
@@ -257,6 +267,8 @@ struct Instruments {
     backpressure: Counter<f64>,
     worker_restarts: Counter<u64>,
     frames: Counter<u64>,
+    events: Counter<u64>,
+    events_dropped: Counter<u64>,
 }
 
 impl Instruments {
@@ -289,6 +301,11 @@ impl Instruments {
                 .build(),
             worker_restarts: count("segmill_worker_restarts_total", "Worker processes that were replaced."),
             frames: count("segmill_frames_total", "Pictures in, and pictures out over all renditions."),
+            events: count("segmill_events_total", "Events that were told to clients."),
+            events_dropped: count(
+                "segmill_events_dropped_total",
+                "Events that were damaged or too many, and left out.",
+            ),
         }
     }
 }
@@ -454,6 +471,8 @@ mod tests {
         metrics.blocked("delivery", Duration::from_millis(2500));
         metrics.worker_restarted("timeout");
         metrics.frames(Direction::In, 50);
+        metrics.event(EventKind::Scte35);
+        metrics.events_dropped(1);
         metrics
     }
 
@@ -491,6 +510,8 @@ mod tests {
             plain("segmill_memory_limit_bytes", "").to_vec(),
             plain("segmill_health_consecutive_failures", "").to_vec(),
             plain("segmill_frames_total", "direction").to_vec(),
+            plain("segmill_events_total", "kind").to_vec(),
+            plain("segmill_events_dropped_total", "").to_vec(),
             plain("process_start_time_seconds", "").to_vec(),
         ]
         .concat()

@@ -23,6 +23,7 @@ pub struct Session {
     pub outputs: BTreeMap<String, Output>,
     pub tracks: Vec<Value>,
     pub receipts: Vec<Value>,
+    pub events: Vec<Value>,
     pub errors: Vec<Value>,
     pub done: Option<Value>,
     pub close: Option<(u16, String)>,
@@ -107,6 +108,10 @@ impl Session {
                         self.seq += 1;
                         self.receipts.push(message);
                     }
+                    Some("event") => {
+                        assert_eq!(message["seq"], self.seq + 1, "an event comes before the receipt of its segment");
+                        self.events.push(message);
+                    }
                     Some("tracks") => self.tracks.push(message),
                     Some("error") => self.errors.push(message),
                     Some("done") => self.done = Some(message),
@@ -131,6 +136,8 @@ impl Session {
             output.inits.push((header, payload));
             return;
         }
+        let told = self.events.last().is_some_and(|event| event["seq"] == header["seq"]);
+        assert!(!told, "events come behind the media of their segment");
         assert_eq!(header["seq"], self.seq + 1, "nothing of a segment before the receipt of the one before it");
         assert_eq!(header["bytes"], payload.len() as u64);
         let hash: String = Sha256::digest(&payload).iter().map(|byte| format!("{byte:02x}")).collect();

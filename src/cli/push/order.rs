@@ -49,7 +49,7 @@ pub struct Order {
 }
 
 /// Types of text messages that are known here; others are to be ignored (PROTOCOL, version 1).
-const KNOWN: [&str; 6] = ["ready", "tracks", "receipt", "pressure", "error", "done"];
+const KNOWN: [&str; 7] = ["ready", "tracks", "receipt", "event", "pressure", "error", "done"];
 
 impl Order {
     /// None where the message is of a type that this client does not know.
@@ -71,6 +71,7 @@ impl Order {
                 self.here.clear();
                 self.first_start_ms.get_or_insert(receipt.start_ms);
             }
+            ServerMessage::Event(event) => self.due(event.seq)?,
             ServerMessage::Done(done) if done.segments != self.receipts => {
                 return Err(Violation::Count { said: done.segments, came: self.receipts });
             }

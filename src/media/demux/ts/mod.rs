@@ -8,6 +8,8 @@ mod audio;
 mod data;
 mod elementary;
 mod hold;
+#[cfg(test)]
+mod laden_tests;
 mod packet;
 mod pes;
 mod picture;

@@ -14,7 +14,7 @@ use super::video::Video;
 use crate::media::codec::annexb;
 use crate::media::{AccessUnit, Error, Format, Sync, Ticks, Track, VideoCodec};
 
-fn ffmpeg(arguments: &str) -> Vec<u8> {
+pub(super) fn ffmpeg(arguments: &str) -> Vec<u8> {
     let output = Command::new("ffmpeg")
         .args(["-v", "error", "-nostdin"])
         .args(arguments.split_whitespace())
@@ -36,7 +36,7 @@ fn clip() -> &'static [u8] {
     })
 }
 
-fn events(bytes: &[u8], chunk: usize) -> Result<Vec<Event>, Error> {
+pub(super) fn events(bytes: &[u8], chunk: usize) -> Result<Vec<Event>, Error> {
     let mut demuxer = Demuxer::new(Limits::default());
     let mut events = Vec::new();
     for chunk in bytes.chunks(chunk) {
