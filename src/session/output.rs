@@ -10,7 +10,7 @@ use super::work::Made;
 use crate::job::{Encoded, Failure, FailureCode, Schedule, VideoSpec};
 use crate::ladder::{AudioTarget, Plan, PlannedOutput, Source};
 use crate::media::mux::{OutTrack, Part, Sample, cmaf, ts};
-use crate::media::{self, AudioCodec, Format, Sync, Ticks, Timescale, Video, VideoCodec, Window, codec};
+use crate::media::{self, AudioCodec, Colour, Format, Sync, Ticks, Timescale, Video, VideoCodec, Window, codec};
 use crate::protocol::{BinaryHeader, InitHeader, OutputContainer, SegmentHeader};
 use crate::segment::{Cut, Segment};
 
@@ -182,7 +182,8 @@ fn video_lane(plan: &Plan, source: Source, segment: &Segment, made: &Made) -> Re
                 }
                 None => own_times,
             };
-            (video_format(spec, &planned.source, encoded)?, samples(encoded), times)
+            let source = Video { hdr: made.hdr, ..planned.source.clone() };
+            (video_format(spec, &source, encoded)?, samples(encoded), times)
         }
     };
     let (timescale, factor) = fine_timescale(timescale);
@@ -277,9 +278,9 @@ fn frame_samples(format: &Format) -> i64 {
 
 /// Read from the coded set-up itself, never from what the worker says of it; what no set-up can say is the source's.
 fn video_format(spec: &VideoSpec, source: &Video, encoded: &Encoded) -> Result<Video, Failure> {
-    let codec = spec.codec;
+    let coding = spec.codec;
     let first = encoded.samples.first().map(|sample| &sample.data[..]).unwrap_or_default();
-    let video = match codec {
+    let video = match coding {
         VideoCodec::H264 => codec::h264::ParameterSets::from_avcc(&encoded.config).and_then(|(sets, _)| sets.video()),
         VideoCodec::H265 => codec::h265::ParameterSets::from_hvcc(&encoded.config).and_then(|(sets, _)| sets.video()),
         VideoCodec::Vp9 => codec::vp9::video(first),
@@ -288,7 +289,11 @@ fn video_format(spec: &VideoSpec, source: &Video, encoded: &Encoded) -> Result<V
     };
     let mut video =
         video.map_err(|error| Failure::new(FailureCode::WorkerProtocol, format!("encoded set-up: {error}")))?;
-    if !spec.tone_mapped(source.colour) {
+    let colour = if spec.tone_mapped(source.colour) { Colour::BT709 } else { source.colour };
+    if coding == VideoCodec::Vp9 {
+        video = codec::vp9::with_colour(&video, colour);
+    }
+    if colour.is_hdr() {
         video.hdr = source.hdr;
     }
     Ok(video)
