@@ -13,7 +13,7 @@ use super::work::Made;
 use super::{Caller, Context, Ended, Fatal, Gone, Outgoing, Outlet};
 use crate::job::{Failure, FailureCode};
 use crate::ladder::Plan;
-use crate::media::{Ticks, Timescale};
+use crate::media::{Hdr, Ticks, Timescale};
 use crate::protocol::{Done, ErrorMessage, Receipt, SegmentError, SegmentOutcome, ServerMessage};
 use crate::telemetry::metrics::Direction;
 
@@ -257,6 +257,7 @@ fn lost(pending: &Pending, reason: &str) -> Made {
     let failure = || Failure::new(FailureCode::PipelineFailed, format!("the segment's work was lost: {reason}"));
     Made {
         schedules: Arc::default(),
+        hdr: Hdr::default(),
         video: pending.segment.video.as_ref().map(|_| Err(failure())),
         audio: pending.segment.audio.iter().map(|_| Some(Err(failure()))).collect(),
         queued: Duration::ZERO,

@@ -11,7 +11,7 @@ use super::work::Made;
 use crate::job::{Encoded, EncodedSample, Failure, FailureCode, Schedule, Shown, VideoSpec};
 use crate::ladder::{AudioTarget, Plan, PlannedOutput, Source};
 use crate::media::mux::{OutTrack, Part, Sample, cmaf, ts};
-use crate::media::{self, AudioCodec, Format, Sync, Ticks, Timescale, Video, VideoCodec, Window, codec};
+use crate::media::{self, AudioCodec, Colour, Format, Sync, Ticks, Timescale, Video, VideoCodec, Window, codec};
 use crate::protocol::{BinaryHeader, Degraded, InitHeader, OutputContainer, SegmentHeader};
 use crate::segment::{Cut, Segment};
 
@@ -241,7 +241,8 @@ fn video_lane(plan: &Plan, source: Source, pending: &Pending, made: &Made) -> Re
             let of_source = schedule.map(|schedule| source_times(schedule, cut));
             let source_time = |at: Ticks| of_source.as_ref().and_then(|times| times.get(&at).copied()).unwrap_or(at);
             pending.captions.carry(spec.codec, &mut pictures, source_time);
-            (video_format(spec, &planned.source, encoded)?, samples(&pictures), times)
+            let source = Video { hdr: made.hdr, ..planned.source.clone() };
+            (video_format(spec, &source, encoded)?, samples(&pictures), times)
         }
     };
     let (timescale, factor) = fine_timescale(timescale);
@@ -336,9 +337,9 @@ fn frame_samples(format: &Format) -> i64 {
 
 /// Read from the coded set-up itself, never from what the worker says of it; what no set-up can say is the source's.
 fn video_format(spec: &VideoSpec, source: &Video, encoded: &Encoded) -> Result<Video, Failure> {
-    let codec = spec.codec;
+    let coding = spec.codec;
     let first = encoded.samples.first().map(|sample| &sample.data[..]).unwrap_or_default();
-    let video = match codec {
+    let video = match coding {
         VideoCodec::H264 => codec::h264::ParameterSets::from_avcc(&encoded.config).and_then(|(sets, _)| sets.video()),
         VideoCodec::H265 => codec::h265::ParameterSets::from_hvcc(&encoded.config).and_then(|(sets, _)| sets.video()),
         VideoCodec::Vp9 => codec::vp9::video(first),
@@ -347,7 +348,11 @@ fn video_format(spec: &VideoSpec, source: &Video, encoded: &Encoded) -> Result<V
     };
     let mut video =
         video.map_err(|error| Failure::new(FailureCode::WorkerProtocol, format!("encoded set-up: {error}")))?;
-    if !spec.tone_mapped(source.colour) {
+    let colour = if spec.tone_mapped(source.colour) { Colour::BT709 } else { source.colour };
+    if coding == VideoCodec::Vp9 {
+        video = codec::vp9::with_colour(&video, colour);
+    }
+    if colour.is_hdr() {
         video.hdr = source.hdr;
     }
     Ok(video)

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::schedule::{Pictures, schedule};
 use crate::job::{AudioSpec, Failure, Job, Outcome, Schedule, Work};
 use crate::ladder::{AudioTarget, Plan};
-use crate::media::{Ticks, Timescale};
+use crate::media::codec::hdr;
+use crate::media::{Format, Hdr, Ticks, Timescale};
 use crate::pool::{Done, Pool};
 use crate::segment::{Cut, Segment};
 
@@ -18,6 +19,8 @@ pub(super) struct Planner {
     origins: Vec<Option<Origin>>,
     /// The last picture of the segment before, on the same timeline.
     last_picture: Option<Ticks>,
+    /// What the video's first segment says, where it is of high dynamic range.
+    hdr: Option<Hdr>,
     next_id: u64,
 }
 
@@ -34,6 +37,7 @@ pub(super) struct Jobs {
     pub video: Option<Job>,
     /// By video rendition; None where each picture is shown at its own time.
     pub schedules: Arc<[Option<Schedule>]>,
+    pub hdr: Hdr,
     /// By audio track of the plan; None where nothing is to be transcoded.
     pub audio: Vec<Option<Job>>,
 }
@@ -43,6 +47,7 @@ pub(super) struct Jobs {
 pub(super) struct Made {
     pub video: Option<Result<Outcome, Failure>>,
     pub schedules: Arc<[Option<Schedule>]>,
+    pub hdr: Hdr,
     pub audio: Vec<Option<Result<Outcome, Failure>>>,
     pub queued: Duration,
     pub transcode: Duration,
@@ -52,6 +57,7 @@ pub(super) struct Made {
 
 impl Planner {
     pub fn jobs(&mut self, plan: &Plan, segment: &Segment) -> Jobs {
+        let hdr = self.hdr(plan, segment);
         let schedules: Arc<[Option<Schedule>]> = self.schedules(plan, segment).into();
         let video = plan.video.as_ref().zip(segment.video.as_ref()).filter(|(video, _)| !video.renditions.is_empty());
         let video = video.map(|(video, cut)| {
@@ -60,7 +66,11 @@ impl Planner {
             let frame_rate = *self.frame_rate.get_or_insert_with(estimate);
             let (renditions, schedules) = (video.renditions.clone(), schedules.to_vec());
             let work = Work::Video { frame_rate, renditions, schedules };
-            self.job(segment.seq, video.track.clone(), cut, work)
+            let mut track = video.track.clone();
+            if let Format::Video(video) = &mut track.format {
+                video.hdr = hdr;
+            }
+            self.job(segment.seq, track, cut, work)
         });
         let audio = plan.audio.iter().zip(&segment.audio).enumerate().map(|(index, (audio, cut))| {
             if audio.renditions.is_empty() {
@@ -81,7 +91,24 @@ impl Planner {
             Some(self.job(segment.seq, track, cut, Work::Audio { renditions }))
         });
         let audio = audio.collect();
-        Jobs { video, schedules, audio }
+        Jobs { video, schedules, hdr, audio }
+    }
+
+    /// The container's word, and where it is silent the first unit's.
+    fn hdr(&mut self, plan: &Plan, segment: &Segment) -> Hdr {
+        if segment.discontinuity {
+            self.hdr = None;
+        }
+        let (Some(video), Some(cut)) = (&plan.video, &segment.video) else { return Hdr::default() };
+        let source = &video.source;
+        if !source.colour.is_hdr() {
+            return source.hdr;
+        }
+        *self.hdr.get_or_insert_with(|| {
+            let unit = cut.units.first().map(|unit| &unit.data[..]).unwrap_or_default();
+            let told = hdr::of_unit(source.codec, unit);
+            Hdr { mastering: source.hdr.mastering.or(told.mastering), light: source.hdr.light.or(told.light) }
+        })
     }
 
     /// By rendition of the plan.
@@ -122,6 +149,7 @@ impl Jobs {
         let cpu = |done: &Done| done.result.as_ref().map_or(0, |outcome| outcome.stats.cpu_us);
         Made {
             schedules: self.schedules,
+            hdr: self.hdr,
             queued: all().map(|done| done.queued).max().unwrap_or_default(),
             transcode: all().map(|done| done.transcode).max().unwrap_or_default(),
             cpu: Duration::from_micros(all().map(cpu).sum()),

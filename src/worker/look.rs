@@ -89,6 +89,11 @@ impl Look {
         Ok(vec![filter, tone_mapper::make(self.colour, self.hdr)?])
     }
 
+    /// What is said of a rung's light, where there still is high dynamic range.
+    pub fn hdr(&self, spec: &VideoSpec) -> Hdr {
+        if spec.tone_mapped(self.colour) || !self.colour.is_hdr() { Hdr::default() } else { self.hdr }
+    }
+
     /// The caps of a rung: its samples are as wide as they must be for the picture to keep the source's shape.
     pub fn rung(&self, spec: &VideoSpec) -> Result<gst::Caps, Failure> {
         let size = |n: u32| i32::try_from(n).map_err(|_| pipeline_failed("a picture size beyond all bounds"));

@@ -13,7 +13,7 @@ use super::times::Times;
 use super::video::{mismatch, source_pad};
 use super::{elements, look, scaler};
 use crate::job::{EncodedSample, Failure, Schedule, VideoSpec};
-use crate::media::{Ticks, Video};
+use crate::media::{Hdr, Ticks, Video};
 
 pub struct Rendition<'a> {
     pub index: usize,
@@ -108,7 +108,7 @@ impl Showing {
 pub fn build(
     pipeline: &gst::Pipeline,
     (upstream, queued): (&gst::Element, bool),
-    caps: gst::Caps,
+    (caps, hdr): (gst::Caps, Hdr),
     rendition: Rendition<'_>,
     threads: u32,
     fault: &Fault,
@@ -128,7 +128,7 @@ pub fn build(
         elements::set(&tee, "allow-not-linked", true);
         return Ok(tee);
     };
-    let (encoder, caps) = encoder::build(spec, threads)?;
+    let (encoder, caps) = encoder::build(spec, hdr, threads)?;
     let queue = queue()?;
     showing.choose(&source_pad(&queue)?);
     let mut output =

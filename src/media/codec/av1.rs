@@ -7,7 +7,8 @@ use std::ops::Range;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use self::sequence::Sequence;
-use crate::media::{Chroma, Colour, Error, Hdr, Video, VideoCodec};
+use super::hdr as codec_hdr;
+use crate::media::{Chroma, Colour, Error, Hdr, Mastering, Video, VideoCodec};
 
 /// Whether a temporal unit is a random access point: a sequence header and a shown key frame.
 pub fn is_key_frame(unit: &[u8]) -> bool {
@@ -57,6 +58,27 @@ pub fn video(unit: &[u8]) -> Result<Video, Error> {
     })
 }
 
+/// What the metadata OBUs of a temporal unit say of high dynamic range (5.8.3, 5.8.4).
+pub fn hdr(unit: &[u8]) -> Hdr {
+    let mut hdr = Hdr::default();
+    for obu in obus(unit).filter(|obu| obu.kind == OBU_METADATA) {
+        match *obu.payload {
+            [1, ref light @ ..] => hdr.light = codec_hdr::light(light).or(hdr.light),
+            [2, ref mastering @ ..] => hdr.mastering = mastering_of(mastering).or(hdr.mastering),
+            _ => {}
+        }
+    }
+    hdr
+}
+
+/// Red first; points in 1/65536, the brightest light in 1/256, the darkest in 1/16384.
+fn mastering_of(bytes: &[u8]) -> Option<Mastering> {
+    let raw = Mastering::from_bytes(bytes)?;
+    let point = |(x, y): (u16, u16)| (f64::from(x) / 65_536.0, f64::from(y) / 65_536.0);
+    let (brightest, darkest) = (f64::from(raw.brightest) / 256.0, f64::from(raw.darkest) / 16_384.0);
+    Mastering::from_fractions(raw.primaries.map(point), point(raw.white), brightest, darkest)
+}
+
 /// The unit as MP4 and Matroska hold it: without temporal delimiters, tile lists and padding.
 ///
 /// Copies only where one of these stands between other OBUs; what follows a malformed one is left as it is.
@@ -88,6 +110,7 @@ pub fn strip(unit: Bytes) -> Bytes {
 // obu_type (bitstream specification 6.2.2).
 const OBU_SEQUENCE_HEADER: u8 = 1;
 const OBU_TEMPORAL_DELIMITER: u8 = 2;
+const OBU_METADATA: u8 = 5;
 const OBU_FRAME_HEADER: u8 = 3;
 pub(super) const OBU_METADATA: u8 = 5;
 const OBU_FRAME: u8 = 6;

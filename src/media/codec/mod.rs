@@ -8,6 +8,7 @@ mod bits;
 pub mod captions;
 pub mod h264;
 pub mod h265;
+pub mod hdr;
 pub mod mp3;
 pub mod mpeg2;
 pub mod opus;

@@ -18,6 +18,20 @@ pub fn video(key_frame: &[u8]) -> Result<Video, Error> {
     Ok(video_of(&frame, level))
 }
 
+/// With the code points that the bitstream left open filled in, in vpcC and the codec string too.
+pub fn with_colour(video: &Video, colour: Colour) -> Video {
+    let filled = |told: u8, given: u8| if told == 2 { given } else { told };
+    let colour = Colour {
+        primaries: filled(video.colour.primaries, colour.primaries),
+        transfer: filled(video.colour.transfer, colour.transfer),
+        matrix: filled(video.colour.matrix, colour.matrix),
+        full_range: video.colour.full_range,
+    };
+    let [_, _, _, _, profile, level, ..] = video.config[..] else { return video.clone() };
+    let (bit_depth, chroma) = (video.bit_depth, video.chroma);
+    video_of(&KeyFrame { profile, bit_depth, chroma, colour, width: video.width, height: video.height }, level)
+}
+
 /// From a vpcC payload (with version and flags) and the size that the sample entry tells.
 pub fn video_from_vpcc(vpcc: &[u8], width: u32, height: u32) -> Result<Video, Error> {
     let [1, _, _, _, profile, level, format, primaries, transfer, matrix, _, _, ..] = *vpcc else {
@@ -196,6 +210,16 @@ mod tests {
             assert_eq!(video.chroma, chroma);
             assert_eq!(video_from_vpcc(&video.config, size.0, size.1), Ok(video), "{frame}");
         }
+    }
+
+    #[test]
+    fn what_the_bitstream_left_open_is_filled_in_everywhere() {
+        let pq = Colour { primaries: 9, transfer: 16, matrix: 9, full_range: true };
+        let open = with_colour(&video(&hex("92498342000af808fb03")).unwrap(), pq);
+        assert_eq!(open.codec_string, "vp09.02.21.10.01.09.16.09.00", "the range is never open");
+        assert_eq!(video_from_vpcc(&open.config, 352, 288), Ok(open));
+        let rgb = video(&hex("a2498342e015f011f606")).unwrap();
+        assert_eq!(with_colour(&rgb, pq), rgb);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::boxes::{self, FourCc, Reader};
 use crate::media::codec::sets::InForce;
-use crate::media::codec::{aac, ac3, av1, h264, h265, mp3, mpeg2, opus, vp8, vp9};
-use crate::media::{AudioCodec, Colour, Error, Format, Video, VideoCodec};
+use crate::media::codec::{aac, ac3, av1, h264, h265, hdr, mp3, mpeg2, opus, vp8, vp9};
+use crate::media::{AudioCodec, Colour, Error, Format, Hdr, Mastering, Video, VideoCodec};
 
 /// One sample entry.
 #[derive(Debug, Clone)]
@@ -40,6 +40,7 @@ struct Look {
     rotation: u16,
     aspect: Option<(u32, u32)>,
     colour: Option<Colour>,
+    hdr: Hdr,
 }
 
 impl Description {
@@ -99,6 +100,7 @@ impl Description {
         if let (Some(aspect), (1, 1)) = (self.look.aspect, video.sample_aspect) {
             video.sample_aspect = aspect;
         }
+        video.hdr = self.look.hdr;
         if let Some(colour) = self.look.colour {
             let silent = Colour::default();
             let told = video.colour;
@@ -141,7 +143,7 @@ fn other(kind: &str, codec: FourCc) -> Description {
 }
 
 fn known(format: Format) -> Description {
-    let look = Look { rotation: 0, aspect: None, colour: None };
+    let look = Look { rotation: 0, aspect: None, colour: None, hdr: Hdr::default() };
     Description { setup: Setup::Known(format), nal_length: 4, look }
 }
 
@@ -169,6 +171,10 @@ fn video_entry(kind: FourCc, entry: &Bytes, rotation: u16) -> Result<Description
         rotation,
         aspect: boxes::child(&children, *b"pasp").and_then(|pasp| aspect(&pasp)),
         colour: boxes::child(&children, *b"colr").and_then(|colr| colour(&colr)),
+        hdr: Hdr {
+            mastering: boxes::child(&children, *b"mdcv").and_then(|mdcv| Mastering::from_bytes(&mdcv)),
+            light: boxes::child(&children, *b"clli").and_then(|clli| hdr::light(&clli)),
+        },
     };
     let mut description =
         Description { setup: Setup::InBand { entry: kind, coding: Coding::Video(codec) }, nal_length: 4, look };

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::ebml::{self, id};
 use crate::media::demux::Limits;
-use crate::media::{Error, TrackId, Video};
+use crate::media::{Error, Hdr, Mastering, TrackId, Video};
 
 /// One TrackEntry.
 #[derive(Debug, Clone, PartialEq)]
@@ -168,6 +168,9 @@ pub struct Picture {
     transfer: Option<u8>,
     matrix: Option<u8>,
     full_range: bool,
+    mastering: Option<Mastering>,
+    max_cll: u16,
+    max_fall: u16,
     /// Clockwise, a multiple of 90.
     rotation: u16,
 }
@@ -217,6 +220,9 @@ impl Picture {
                 id::MATRIX_COEFFICIENTS => self.matrix = code_point()?,
                 id::TRANSFER_CHARACTERISTICS => self.transfer = code_point()?,
                 id::PRIMARIES => self.primaries = code_point()?,
+                id::MAX_CLL => self.max_cll = u16::try_from(ebml::uint(&value)?).unwrap_or(u16::MAX),
+                id::MAX_FALL => self.max_fall = u16::try_from(ebml::uint(&value)?).unwrap_or(u16::MAX),
+                id::MASTERING_METADATA => self.mastering = mastering(&value)?,
                 id::RANGE => self.full_range = ebml::uint(&value)? == 2,
                 _ => {}
             }
@@ -239,6 +245,8 @@ impl Picture {
                 *open = said.unwrap_or(2);
             }
         }
+        let light = Some((self.max_cll, self.max_fall)).filter(|light| *light != (0, 0));
+        video.hdr = Hdr { mastering: video.hdr.mastering.or(self.mastering), light: video.hdr.light.or(light) };
         if video.sample_aspect == (1, 1) {
             video.sample_aspect = self.sample_aspect().unwrap_or((1, 1));
         }
@@ -258,6 +266,24 @@ impl Picture {
         let ratio = (u32::try_from(width.checked_div(a)?).ok()?, u32::try_from(height.checked_div(a)?).ok()?);
         (ratio.0 > 0 && ratio.1 > 0).then_some(ratio)
     }
+}
+
+/// RFC 9559 5.1.4.1.28.30; none where a number is left out or makes no sense.
+fn mastering(content: &Bytes) -> Result<Option<Mastering>, Error> {
+    let mut told = [None; 10];
+    for child in ebml::children(content) {
+        let (id, value) = child?;
+        let place = id.checked_sub(id::PRIMARY_R_CHROMATICITY_X).and_then(|place| told.get_mut(place as usize));
+        if let Some(place) = place {
+            *place = Some(ebml::float(&value)?);
+        }
+    }
+    let [Some(rx), Some(ry), Some(gx), Some(gy), Some(bx), Some(by), Some(wx), Some(wy), Some(most), Some(least)] =
+        told
+    else {
+        return Ok(None);
+    };
+    Ok(Mastering::from_fractions([(rx, ry), (gx, gy), (bx, by)], (wx, wy), most, least))
 }
 
 /// From Projection: the roll of a flat picture, which Matroska counts counter-clockwise, turned clockwise.
@@ -283,7 +309,7 @@ fn rotation(content: &Bytes) -> Result<u16, Error> {
 mod tests {
     use super::super::tests::{element, float, uint};
     use super::*;
-    use crate::media::{Chroma, Colour, Hdr, VideoCodec};
+    use crate::media::{Chroma, Colour, VideoCodec};
 
     fn one(children: &[Vec<u8>]) -> Entry {
         let mut all = vec![uint(id::TRACK_NUMBER, 1)];
@@ -347,6 +373,26 @@ mod tests {
         let all = [uint(id::MATRIX_COEFFICIENTS, 1), uint(id::TRANSFER_CHARACTERISTICS, 1), uint(id::PRIMARIES, 9)];
         let colour = shown(&[element(id::COLOUR, &all.concat())]).colour;
         assert_eq!(colour, Colour { primaries: 9, transfer: 1, matrix: 6, full_range: false });
+    }
+
+    #[test]
+    fn metadata_of_high_dynamic_range_is_read_where_it_is_whole() {
+        let numbers = [0.68, 0.32, 0.265, 0.69, 0.15, 0.06, 0.3127, 0.329, 1000.0, 0.005];
+        let all = (id::PRIMARY_R_CHROMATICITY_X..).zip(numbers).map(|(id, number)| float(id, number));
+        let all: Vec<Vec<u8>> = all.collect();
+        let with = |elements: &[Vec<u8>]| {
+            let mastering = element(id::MASTERING_METADATA, &elements.concat());
+            let light = [uint(id::MAX_CLL, 1000), uint(id::MAX_FALL, 400)].concat();
+            shown(&[element(id::COLOUR, &[mastering, light].concat())]).hdr
+        };
+        let mastering = Mastering {
+            primaries: [(13_250, 34_500), (7_500, 3_000), (34_000, 16_000)],
+            white: (15_635, 16_450),
+            brightest: 10_000_000,
+            darkest: 50,
+        };
+        assert_eq!(with(&all), Hdr { mastering: Some(mastering), light: Some((1000, 400)) });
+        assert_eq!(with(&all[1..]).mastering, None);
     }
 
     #[test]

@@ -321,6 +321,15 @@ fn visual_sample_entry(out: &mut Boxes, video: &Video, (width, height): (u16, u1
                 b.u8(u8::from(video.colour.full_range) << 7);
             });
         }
+        if let Some(mastering) = video.hdr.mastering {
+            b.atom(b"mdcv", |b| b.bytes(&mastering.to_bytes()));
+        }
+        if let Some((most, average)) = video.hdr.light {
+            b.atom(b"clli", |b| {
+                b.u16(most);
+                b.u16(average);
+            });
+        }
     });
 }
 
