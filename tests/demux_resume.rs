@@ -132,10 +132,7 @@ fn an_input_whose_set_up_changes_can_be_taken_up_at_any_unit() {
 #[test]
 fn parameter_sets_that_come_only_once_are_remembered() {
     // MPEG-TS whose parameter sets stand at the first picture only.
-    let once = Clip {
-        more: "-bsf:v filter_units=pass_types=1-6|9",
-        ..clip(Shape::Ts, Picture::H264, Sound::Aac)
-    };
+    let once = Clip { more: "-bsf:v filter_units=pass_types=1-6|9", ..clip(Shape::Ts, Picture::H264, Sound::Aac) };
     let (with, without) = (clip(Shape::Ts, Picture::H264, Sound::Aac).bytes(), once.bytes());
     // Of the first file only the first GOP: both have the same layout of time.
     let whole = read(Demuxer::new(None, Limits::default(), Box::new(Memory::default())), &[&with]);

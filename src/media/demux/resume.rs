@@ -74,7 +74,10 @@ impl Demuxer {
                 let (offset, set_up) = inner.state(offset);
                 (offset, set_up, Own::Webm)
             }
-            Inner::Ts(inner) => (offset, SetUp::First, Own::Ts(inner.state(offset)?)),
+            Inner::Ts(inner) => {
+                let (offset, state) = inner.state(offset)?;
+                (offset, SetUp::First, Own::Ts(state))
+            }
         };
         let set_up_bytes = match (&set_up, inner) {
             (SetUp::First, Inner::Mp4(inner)) => inner.set_up_bytes(),
@@ -82,16 +85,21 @@ impl Demuxer {
             (SetUp::First, Inner::Ts(inner)) => inner.set_up_bytes(),
             _ => 0,
         };
-        Some(State { container: inner.container(), offset, set_up_bytes: set_up_bytes.min(offset), tracks, set_up, own })
+        Some(State {
+            container: inner.container(),
+            offset,
+            set_up_bytes: set_up_bytes.min(offset),
+            tracks,
+            set_up,
+            own,
+        })
     }
 
     /// A demuxer that goes on where `state` was taken.
     pub fn resume(state: &State, limits: Limits, spool: Box<dyn Spool>) -> Result<Self, Error> {
         let State { offset, set_up_bytes, tracks, set_up, .. } = state;
         let inner = match &state.own {
-            Own::Mp4(own) => {
-                Inner::Mp4(Box::new(mp4::Demuxer::resume(limits, spool, (*offset, set_up), tracks, own)?))
-            }
+            Own::Mp4(own) => Inner::Mp4(Box::new(mp4::Demuxer::resume(limits, spool, (*offset, set_up), tracks, own)?)),
             Own::Webm => Inner::Webm(Box::new(webm::Demuxer::resume(limits, *offset, set_up, tracks))),
             Own::Ts(own) => Inner::Ts(Box::new(ts::Demuxer::resume(limits, (*offset, *set_up_bytes), tracks, own))),
         };

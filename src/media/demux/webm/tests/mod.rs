@@ -122,7 +122,10 @@ fn error(stream: &[u8]) -> Error {
 }
 
 fn told(events: &[Event]) -> Vec<&Vec<Track>> {
-    events.iter().filter_map(|event| if let Event::Tracks { tracks, .. } = event { Some(tracks) } else { None }).collect()
+    events
+        .iter()
+        .filter_map(|event| if let Event::Tracks { tracks, .. } = event { Some(tracks) } else { None })
+        .collect()
 }
 
 fn units(events: &[Event]) -> Vec<&AccessUnit> {
