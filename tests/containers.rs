@@ -42,6 +42,7 @@ fn read(file: &Path) -> Read {
         match event {
             Event::Tracks { tracks, .. } => (read.tracks, read.told) = (tracks, read.told + 1),
             Event::Unit(unit) => read.units.push(unit),
+            Event::Data(_) => {}
         }
     }
     read
@@ -290,7 +291,7 @@ mod muxers {
     }
 
     fn video(codec: VideoCodec) -> Format {
-        use segmill::media::{Chroma, Colour, Video};
+        use segmill::media::{Chroma, Colour, Hdr, Video};
         // The sets of a stream of 160x120 by x264.
         let sets = segmill::media::codec::h264::ParameterSets {
             sps: vec![Bytes::from_static(&[
@@ -312,6 +313,7 @@ mod muxers {
                 bit_depth: 8,
                 chroma: Chroma::C420,
                 colour: Colour::default(),
+                hdr: Hdr::default(),
                 interlaced: false,
                 frame_rate: None,
             }),

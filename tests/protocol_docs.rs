@@ -72,6 +72,7 @@ fn start_is_shown_with_all_its_fields() {
         segment_ms: Some(1),
         deadline_ms: Some(1),
         cut_on: vec![CutOn::Scte35],
+        resume: Some(ResumeFrom { token: "x".to_owned() }),
         outputs: Some(vec![Output {
             name: "v".to_owned(),
             container: OutputContainer::Cmaf,

@@ -4,6 +4,7 @@
 pub mod scte35;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::{Ticks, Timescale, TrackId};
 
@@ -18,7 +19,7 @@ pub const ID3_SCHEME: &str = "https://aomedia.org/emsg/ID3";
 pub const KLV_SCHEME: &str = "urn:misb:KLV:bin:1910.1";
 
 /// What a unit holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DataKind {
     /// A `splice_info_section` (SCTE 35).
     Scte35,

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
 
 use crate::media::data::scte35::{self, Command};
 use crate::media::{DataKind, DataUnit, Ticks, Timescale};
@@ -23,6 +24,16 @@ pub(super) struct Held {
     dropped: u64,
     /// Of what the demuxer has passed over, how much has been told.
     damaged: u64,
+    state: EventsState,
+    /// What was sent with segments of a session that was left, and is read again.
+    passed: Option<(u64, u64)>,
+}
+
+/// What another session has to know to go on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct EventsState {
+    /// Where the last unit lies that has been read, and how many lie there.
+    last: Option<(u64, u64)>,
     points: VecDeque<Point>,
 }
 
@@ -35,14 +46,39 @@ pub(super) struct Riding {
 }
 
 /// What tells a splice point from others.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Point {
     At(Ticks),
     AtOnce(Option<u32>, Option<Ticks>),
 }
 
 impl Held {
+    /// Goes on where another session was left: what had been read there was sent.
+    pub fn resume(state: EventsState) -> Self {
+        Self { passed: state.last, state, ..Self::default() }
+    }
+
+    pub fn state(&self) -> EventsState {
+        self.state.clone()
+    }
+
+    /// Whether the unit was sent by the session that was left; each is asked for once, in their order.
+    pub fn passes(&mut self, unit: &DataUnit) -> bool {
+        match &mut self.passed {
+            Some((offset, _)) if unit.offset < *offset => true,
+            Some((offset, count)) if unit.offset == *offset && *count > 0 => {
+                *count -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
     pub fn push(&mut self, unit: DataUnit) {
+        self.state.last = match self.state.last {
+            Some((offset, count)) if offset == unit.offset => Some((offset, count + 1)),
+            _ => Some((unit.offset, 1)),
+        };
         self.bytes += unit.data.len();
         self.units.push_back(unit);
         while self.units.len() > MOST || self.bytes > MOST_BYTES {
@@ -75,11 +111,11 @@ impl Held {
             Some(_) => Point::At(unit.pts),
             None => Point::AtOnce(splice.event_id, splice.event_id.is_none().then_some(unit.pts)),
         };
-        if self.points.contains(&point) {
+        if self.state.points.contains(&point) {
             return None;
         }
-        self.points.truncate(POINTS - 1);
-        self.points.push_front(point);
+        self.state.points.truncate(POINTS - 1);
+        self.state.points.push_front(point);
         Some(unit.pts)
     }
 }

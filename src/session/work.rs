@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::schedule::{Pictures, schedule};
 use crate::job::{AudioSpec, Failure, Job, Outcome, Schedule, Work};
 use crate::ladder::{AudioTarget, Plan};
@@ -14,6 +16,13 @@ use crate::segment::{Cut, Segment};
 /// What is pinned for a whole session, so that every segment's encoders make the same set-up.
 #[derive(Debug, Default)]
 pub(super) struct Planner {
+    pinned: PlannerState,
+    next_id: u64,
+}
+
+/// What another planner has to know to go on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct PlannerState {
     frame_rate: Option<(u32, u32)>,
     /// By audio track: where the grid starts, once the track has.
     origins: Vec<Option<Origin>>,
@@ -21,10 +30,9 @@ pub(super) struct Planner {
     last_picture: Option<Ticks>,
     /// What the video's first segment says, where it is of high dynamic range.
     hdr: Option<Hdr>,
-    next_id: u64,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct Origin {
     /// In samples of the source.
     at: Ticks,
@@ -56,6 +64,15 @@ pub(super) struct Made {
 }
 
 impl Planner {
+    /// Goes on where another one was.
+    pub fn resume(pinned: PlannerState) -> Self {
+        Self { pinned, next_id: 0 }
+    }
+
+    pub fn state(&self) -> PlannerState {
+        self.pinned.clone()
+    }
+
     pub fn jobs(&mut self, plan: &Plan, segment: &Segment) -> Jobs {
         let hdr = self.hdr(plan, segment);
         let schedules: Arc<[Option<Schedule>]> = self.schedules(plan, segment).into();
@@ -63,7 +80,7 @@ impl Planner {
         let video = video.map(|(video, cut)| {
             let hint = video.source.frame_rate;
             let estimate = || estimate_rate(cut, segment.timescale).or(hint).unwrap_or((30, 1));
-            let frame_rate = *self.frame_rate.get_or_insert_with(estimate);
+            let frame_rate = *self.pinned.frame_rate.get_or_insert_with(estimate);
             let (renditions, schedules) = (video.renditions.clone(), schedules.to_vec());
             let work = Work::Video { frame_rate, renditions, schedules };
             let mut track = video.track.clone();
@@ -78,11 +95,12 @@ impl Planner {
             }
             let mut track = audio.track.clone();
             track.timescale = Timescale::new(audio.source.sample_rate)?;
-            self.origins.resize(plan.audio.len(), None);
-            if self.origins[index].is_none() && !cut.units.is_empty() {
-                self.origins[index] = Some(Origin { at: cut.window.start, rate: track.timescale });
+            let origins = &mut self.pinned.origins;
+            origins.resize(plan.audio.len(), None);
+            if origins[index].is_none() && !cut.units.is_empty() {
+                origins[index] = Some(Origin { at: cut.window.start, rate: track.timescale });
             }
-            let origin = self.origins[index]?;
+            let origin = origins[index]?;
             let specs = audio.renditions.iter().map(|target| grid(target, origin, cut, segment.last));
             let renditions: Vec<AudioSpec> = specs.collect();
             if renditions.iter().all(|spec| spec.frames == 0) {
@@ -97,14 +115,14 @@ impl Planner {
     /// The container's word, and where it is silent the first unit's.
     fn hdr(&mut self, plan: &Plan, segment: &Segment) -> Hdr {
         if segment.discontinuity {
-            self.hdr = None;
+            self.pinned.hdr = None;
         }
         let (Some(video), Some(cut)) = (&plan.video, &segment.video) else { return Hdr::default() };
         let source = &video.source;
         if !source.colour.is_hdr() {
             return source.hdr;
         }
-        *self.hdr.get_or_insert_with(|| {
+        *self.pinned.hdr.get_or_insert_with(|| {
             let unit = cut.units.first().map(|unit| &unit.data[..]).unwrap_or_default();
             let told = hdr::of_unit(source.codec, unit);
             Hdr { mastering: source.hdr.mastering.or(told.mastering), light: source.hdr.light.or(told.light) }
@@ -114,15 +132,15 @@ impl Planner {
     /// By rendition of the plan.
     fn schedules(&mut self, plan: &Plan, segment: &Segment) -> Vec<Option<Schedule>> {
         if segment.discontinuity {
-            self.last_picture = None;
+            self.pinned.last_picture = None;
         }
         let (Some(video), Some(cut)) = (&plan.video, &segment.video) else { return Vec::new() };
         let mut pts: Vec<Ticks> = cut.all().map(|unit| unit.pts).filter(|&pts| cut.window.contains(pts)).collect();
         pts.sort_unstable();
         pts.dedup();
-        let before = self.last_picture;
+        let before = self.pinned.last_picture;
         let (end, timescale, last) = (cut.window.end, video.track.timescale, segment.last);
-        self.last_picture = if last { None } else { pts.last().copied().or(before) };
+        self.pinned.last_picture = if last { None } else { pts.last().copied().or(before) };
         let pictures = Pictures { pts: &pts, end, timescale, before, last };
         video.renditions.iter().map(|spec| schedule(spec, &video.source, pictures)).collect()
     }

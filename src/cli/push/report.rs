@@ -185,6 +185,7 @@ mod tests {
                 outcome: if seq == failed { SegmentOutcome::Failed } else { SegmentOutcome::Ok },
                 degraded: vec![],
                 error: None,
+                resume: None,
             });
         }
         report

@@ -110,7 +110,6 @@ pub fn strip(unit: Bytes) -> Bytes {
 // obu_type (bitstream specification 6.2.2).
 const OBU_SEQUENCE_HEADER: u8 = 1;
 const OBU_TEMPORAL_DELIMITER: u8 = 2;
-const OBU_METADATA: u8 = 5;
 const OBU_FRAME_HEADER: u8 = 3;
 pub(super) const OBU_METADATA: u8 = 5;
 const OBU_FRAME: u8 = 6;

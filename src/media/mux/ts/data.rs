@@ -7,6 +7,8 @@ use bytes::Bytes;
 use super::packets::{Adaptation, Pid, pes_header, set_pes_length};
 use crate::media::data::scte35;
 use crate::media::timeline::TIMESCALE;
+use serde::{Deserialize, Serialize};
+
 use crate::media::{DataKind, DataUnit, TrackId};
 
 /// The first PID of data; those of pictures and sound are below.
@@ -16,7 +18,7 @@ const MOST: usize = 16;
 const PRIVATE_STREAM_1: u8 = 0xbd;
 
 /// The streams, and the version of the map that lists them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct DataStreams {
     streams: Vec<DataStream>,
     version: u8,
@@ -24,7 +26,7 @@ pub struct DataStreams {
     written: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct DataStream {
     kind: DataKind,
     track: Option<TrackId>,

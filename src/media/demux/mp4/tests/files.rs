@@ -190,6 +190,7 @@ fn a_recorder_that_starts_anew() {
         for event in &mut again {
             match event {
                 Event::Unit(unit) => unit.offset += clip.len() as u64,
+                Event::Data(unit) => unit.offset += clip.len() as u64,
                 Event::Tracks { offset, .. } => *offset += clip.len() as u64,
             }
         }
