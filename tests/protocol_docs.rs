@@ -71,6 +71,7 @@ fn start_is_shown_with_all_its_fields() {
         mode: Mode::Live,
         segment_ms: Some(1),
         deadline_ms: Some(1),
+        resume: Some(ResumeFrom { token: "x".to_owned() }),
         outputs: Some(vec![Output {
             name: "v".to_owned(),
             container: OutputContainer::Cmaf,

@@ -21,6 +21,16 @@ pub struct Timeline {
 }
 
 impl Timeline {
+    /// Goes on from a time that was unrolled before.
+    pub fn from(reference: Option<Ticks>) -> Self {
+        Self { reference: reference.map(|time| time.0) }
+    }
+
+    /// The time that was unrolled last.
+    pub fn reference(&self) -> Option<Ticks> {
+        self.reference.map(Ticks)
+    }
+
     /// The time that is congruent to `stamp` modulo 2^33 and nearest to the one unrolled before; the first is taken as
     /// it is. What lies before a first stamp that has just wrapped comes out negative.
     pub fn unroll(&mut self, stamp: u64) -> Ticks {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Cut;
+use super::point::{AudioPoint, Entry, Gate, Mark};
 use crate::media::{AccessUnit, Format, Ticks, Timescale, Track, TrackId, Window, codec};
 
 /// Decoded before the segment's first sample: 8 AAC frames at 48 kHz for the encoder, and 2 for the decoder.
@@ -23,10 +24,23 @@ pub(super) struct AudioLane {
     next: Option<Ticks>,
     /// Where the next segment's window starts.
     cursor: Option<Ticks>,
-    held: VecDeque<AccessUnit>,
+    held: VecDeque<Held>,
     held_bytes: usize,
+    /// The newest unit.
+    last: Option<Mark>,
+    gate: Gate,
+    /// Before a [`AudioPoint`] at which this lane goes on, nothing is late.
+    heard: Option<Ticks>,
     /// Units that came after their segment had gone.
     pub late: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    unit: AccessUnit,
+    mark: Mark,
+    /// Where it would have followed without a gap.
+    before: Option<Ticks>,
 }
 
 impl AudioLane {
@@ -44,8 +58,36 @@ impl AudioLane {
             cursor: None,
             held: VecDeque::new(),
             held_bytes: 0,
+            last: None,
+            gate: Gate::open(),
+            heard: None,
             late: 0,
         }
+    }
+
+    /// Goes on at `point`.
+    pub fn resume(track: &Track, point: &AudioPoint) -> Self {
+        Self {
+            next: point.next,
+            cursor: point.cursor,
+            heard: point.heard,
+            gate: Gate::until(point.entry),
+            last: match point.entry {
+                Entry::After(mark) => Some(mark),
+                Entry::At(_) | Entry::Beginning => None,
+            },
+            ..Self::new(track)
+        }
+    }
+
+    /// Where this lane is to be taken up again for what comes after the last cut.
+    pub fn point(&self) -> AudioPoint {
+        let (entry, next) = match (self.held.front(), self.last) {
+            (Some(held), _) => (Entry::At(held.mark), held.before),
+            (None, Some(last)) => (Entry::After(last), self.next),
+            (None, None) => (Entry::Beginning, None),
+        };
+        AudioPoint { entry, next, cursor: self.cursor, heard: self.next.max(self.heard) }
     }
 
     /// The sample rate, in which units and windows are counted.
@@ -55,6 +97,11 @@ impl AudioLane {
 
     /// Rewrites the unit's times to sample positions, contiguous but for real gaps, and holds it.
     pub fn push(&mut self, mut unit: AccessUnit) {
+        if !self.gate.passes(&unit) {
+            return;
+        }
+        let (mark, before) = (Mark::of(&unit), self.next);
+        self.last = Some(mark);
         let told = unit.pts.nearest(self.from, self.rate);
         let jitter = Ticks(JITTER_MS * i64::from(self.rate.get()) / 1000);
         let at = match self.next {
@@ -73,11 +120,11 @@ impl AudioLane {
             // Priming before the presentation starts: kept only as pre-roll.
         } else if self.cursor.is_none() {
             self.cursor = Some(Ticks(at.0.max(0)));
-        } else if self.cursor.is_some_and(|cursor| end <= cursor) {
+        } else if self.cursor.is_some_and(|cursor| end <= cursor) && self.heard.is_none_or(|heard| end > heard) {
             self.late += 1;
         }
         self.held_bytes += unit.data.len();
-        self.held.push_back(unit);
+        self.held.push_back(Held { unit, mark, before });
     }
 
     /// How many samples lie between what has come so far, of this track or up to `video`, and the unit.
@@ -107,7 +154,7 @@ impl AudioLane {
 
     /// Position of the first held unit at or after `at`.
     pub fn first_unit_from(&self, at: Ticks) -> Option<Ticks> {
-        self.held.iter().map(|unit| unit.pts).find(|&pts| pts >= at)
+        self.held.iter().map(|held| held.unit.pts).find(|&pts| pts >= at)
     }
 
     /// Cuts [cursor, end); what later segments need as pre-roll stays.
@@ -124,7 +171,7 @@ impl AudioLane {
             window: Window { start, end },
         };
         let (pre, post) = (start - self.ms(PRE_ROLL_MS), end + self.ms(POST_ROLL_MS));
-        for unit in &self.held {
+        for Held { unit, .. } in &self.held {
             let unit_end = unit.pts + unit.duration.unwrap_or_default();
             if unit.pts < start {
                 // The unit that spans the cut was the segment's before; at the very start it is ours.
@@ -140,7 +187,7 @@ impl AudioLane {
             }
         }
         let keep_from = end - self.ms(PRE_ROLL_MS);
-        while let Some(unit) = self.held.front() {
+        while let Some(Held { unit, .. }) = self.held.front() {
             if unit.pts + unit.duration.unwrap_or_default() > keep_from {
                 break;
             }

@@ -5,10 +5,12 @@
 //! and post-roll so that its renditions join without a click. What is made of a segment is not known here.
 
 mod audio_lane;
+mod point;
 mod segmenter;
 #[cfg(test)]
 mod tests;
 
+pub use point::{AudioPoint, Entry, Mark, Point, VideoPoint};
 pub use segmenter::Segmenter;
 
 use crate::media::{AccessUnit, Ticks, Timescale, Track, TrackId, Window};
@@ -31,6 +33,8 @@ pub struct Segment {
     pub discontinuity: bool,
     /// No segment follows on this timeline.
     pub last: bool,
+    /// Where the stream can be taken up again after this segment.
+    pub resume: Point,
 }
 
 impl Segment {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::audio_lane::AudioLane;
+use super::point::{Entry, Gate, Mark, Point, VideoPoint};
 use super::{Cut, Error, Segment, Settings, Tracks};
 use crate::media::{AccessUnit, Format, Sync, Ticks, Timescale, TrackId, VideoCodec, Window};
 
@@ -39,6 +40,7 @@ struct VideoLane {
     start: Option<Ticks>,
     /// Units before the first sync sample.
     undecodable: u64,
+    gate: Gate,
 }
 
 impl Segmenter {
@@ -56,6 +58,7 @@ impl Segmenter {
             next: Vec::new(),
             start: None,
             undecodable: 0,
+            gate: Gate::open(),
         });
         Self {
             settings,
@@ -68,6 +71,22 @@ impl Segmenter {
             finished: false,
             emitted: false,
         }
+    }
+
+    /// Goes on at `point` of a segmenter with the same settings and tracks: given the units from [`Point::offset`] on
+    /// in the same order, it cuts the very same segments that the other would have cut after that point. What comes
+    /// before the point is dropped.
+    pub fn resume(settings: Settings, tracks: &Tracks<'_>, point: &Point) -> Self {
+        let mut segmenter = Self::new(settings, tracks, point.next_seq, point.discontinuity);
+        if let Some((lane, point)) = segmenter.video.as_mut().zip(point.video.as_ref()) {
+            lane.gate = Gate::until(point.entry);
+            lane.start = point.start;
+        }
+        let lanes = tracks.audio.iter().zip(&point.audio).map(|(track, point)| AudioLane::resume(track, point));
+        for (lane, resumed) in segmenter.audio.iter_mut().zip(lanes) {
+            *lane = resumed;
+        }
+        segmenter
     }
 
     /// Takes the next unit of any track; units of tracks that are not used are dropped.
@@ -130,6 +149,9 @@ impl Segmenter {
     fn push_video(&mut self, unit: AccessUnit) -> Result<(), Error> {
         let settings = self.settings;
         let Some(lane) = &mut self.video else { return Ok(()) };
+        if !lane.gate.passes(&unit) {
+            return Ok(());
+        }
         let target = lane.ticks(settings.target_ms);
         if lane.units.is_empty() {
             if unit.sync == Sync::No {
@@ -137,7 +159,7 @@ impl Segmenter {
                 return Ok(());
             }
             lane.bytes = unit.data.len();
-            lane.start = (unit.pts.0 >= 0).then_some(unit.pts);
+            lane.start = lane.start.or((unit.pts.0 >= 0).then_some(unit.pts));
             lane.units.push(unit);
             return Ok(());
         }
@@ -216,6 +238,7 @@ impl Segmenter {
     }
 
     fn emit(&mut self, timescale: Timescale, window: Window, video: Option<Cut>, audio: Vec<Cut>) {
+        let resume = self.point();
         self.ready.push_back(Segment {
             seq: self.next_seq,
             timescale,
@@ -225,9 +248,23 @@ impl Segmenter {
             audio,
             discontinuity: std::mem::take(&mut self.discontinuity),
             last: false,
+            resume,
         });
         self.next_seq += 1;
         self.emitted = true;
+    }
+
+    /// Where the segment after the one that is given out now can be taken up.
+    fn point(&self) -> Point {
+        let video = self.video.as_ref().and_then(|lane| {
+            let next = self.closed.front().map(|cut| (&cut.units, Some(cut.window.start)));
+            let (units, start) = next.unwrap_or((&lane.units, lane.start));
+            units.first().map(|unit| VideoPoint { entry: Entry::At(Mark::of(unit)), start })
+        });
+        let audio: Vec<_> = self.audio.iter().map(AudioLane::point).collect();
+        let entries = video.iter().map(|video| &video.entry).chain(audio.iter().map(|audio| &audio.entry));
+        let offset = entries.filter_map(Entry::offset).min();
+        Point { next_seq: self.next_seq + 1, offset, discontinuity: false, video, audio }
     }
 
     /// Whether the video has run so far ahead of a segment's end that its sound is not waited for any longer.

@@ -273,3 +273,63 @@ fn sound_may_pause_while_pictures_go_on_but_not_skip_past_the_cap() {
     assert_eq!(run(&alone, vec![sound(0), sound(59_000)]), Ok(()));
     assert_eq!(run(&alone, vec![sound(0), sound(86_400_000)]), Err("gop_too_long"));
 }
+
+/// What a new segmenter cuts that goes on after `segment`, given the units from its point on.
+fn resumed(settings: Settings, tracks: &Tracks<'_>, segment: &Segment, units: &[AccessUnit]) -> Vec<Segment> {
+    let point: Point = serde_json::from_str(&serde_json::to_string(&segment.resume).unwrap()).unwrap();
+    let from = point.offset.unwrap_or(u64::MAX);
+    let mut segmenter = Segmenter::resume(settings, tracks, &point);
+    let mut segments = Vec::new();
+    for unit in units.iter().filter(|unit| unit.offset >= from) {
+        segmenter.push(unit.clone()).unwrap();
+        segments.extend(std::iter::from_fn(|| segmenter.poll()));
+    }
+    segmenter.finish();
+    segments.extend(std::iter::from_fn(|| segmenter.poll()));
+    segments
+}
+
+fn check_resume(settings: Settings, tracks: &Tracks<'_>, mut units: Vec<AccessUnit>) -> Vec<Segment> {
+    units.iter_mut().zip(0..).for_each(|(unit, n)| unit.offset = n);
+    let whole = cut(settings, tracks, units.clone());
+    for (n, segment) in whole.iter().enumerate() {
+        if segment.last {
+            continue; // At a flush there is nothing to go on with.
+        }
+        assert_eq!(resumed(settings, tracks, segment, &units), whole[n + 1..], "after segment {}", segment.seq);
+    }
+    whole
+}
+
+proptest! {
+    /// After any segment, another segmenter goes on with the very same segments.
+    #[test]
+    fn a_stream_can_be_taken_up_after_any_segment(
+        gop in 5i64..40,
+        leading in 0i64..4,
+        target in 200u32..2000,
+        lag in 0usize..150,
+        has_video in any::<bool>(),
+        hole in 0i64..100,
+    ) {
+        let (video, audio) = (video_track(VideoCodec::H265, 1000), audio_track(48_000));
+        let tracks = Tracks { video: has_video.then_some(&video), audio: vec![&audio] };
+        let mut pictures = Vec::new();
+        for base in (0..200).step_by(gop as usize) {
+            let first = if base == 0 { 0 } else { leading };
+            pictures.push(picture((base + first) * 40, Sync::Idr));
+            pictures.extend((0..first).map(|n| picture((base + n) * 40, Sync::No)));
+            pictures.extend((first + 1..gop).map(|n| picture((base + n) * 40, Sync::No)));
+        }
+        // Told a sample early or late, with a hole.
+        let sounds = (0..400).map(|n| sound(n * 960 + n % 3 + if n > 200 { hole * 480 } else { 0 }));
+        let mut units: Vec<_> = pictures.iter().take(lag).cloned().collect();
+        let mut pictures = pictures.into_iter().skip(lag);
+        for sound in sounds {
+            units.extend(pictures.next().filter(|_| has_video));
+            units.push(sound);
+        }
+        units.extend(pictures);
+        check_resume(Settings { max_skew_ms: 3000, ..settings(target) }, &tracks, units);
+    }
+}

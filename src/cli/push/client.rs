@@ -197,7 +197,7 @@ async fn receive(
                         }
                     }
                     ServerMessage::Done(end) => done = Some(end),
-                    ServerMessage::Ready(_) | ServerMessage::Pressure(_) => {}
+                    ServerMessage::Ready(_) | ServerMessage::Pressure(_) | ServerMessage::Moved(_) => {}
                 }
             }
             Message::Binary(message) => {

@@ -4,12 +4,16 @@
 //! (MP4, moov after mdat) is written to the [`Spool`] and read back, so that memory stays bounded.
 
 pub mod mp4;
+mod resume;
 pub mod sniff;
 pub mod ts;
 pub mod webm;
 
 use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
 
+use self::resume::CARRIED;
+pub use self::resume::{SetUp, State};
 use self::sniff::Sniff;
 use super::{AccessUnit, Error, Track};
 
@@ -17,8 +21,9 @@ use super::{AccessUnit, Error, Track};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The input's set-up is known, or has changed: all tracks, also those that can't be decoded here. Comes before
-    /// the first unit, and again where the container announces another set-up.
-    Tracks(Vec<Track>),
+    /// the first unit, and again where the container announces another set-up. `offset`: the byte of the input from
+    /// which they would be told again, and all units that follow them.
+    Tracks { tracks: Vec<Track>, offset: u64 },
     /// In decode order within a track.
     Unit(AccessUnit),
 }
@@ -49,7 +54,7 @@ pub trait Spool: Send {
 }
 
 /// The containers that are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Container {
     Mp4,
     Webm,

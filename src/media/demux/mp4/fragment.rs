@@ -57,9 +57,16 @@ pub struct Run {
     defaults: Defaults,
     offset: u64,
     dts: i64,
+    /// Where its moof starts.
+    moof: u64,
 }
 
 impl Run {
+    /// Where its moof starts in the input.
+    pub fn moof(&self) -> u64 {
+        self.moof
+    }
+
     /// The next sample that has bytes.
     pub fn next(&mut self) -> Option<Sample> {
         while self.index < self.count {
@@ -190,6 +197,8 @@ fn read_track(traf: &Bytes, place: Place, implicit: u64, movie: &mut Movie, budg
         let (version, _, body) = boxes::full(&tfdt)?;
         let time = Reader::new(&body).wide(version)?;
         dts = i64::try_from(time).map_err(|_| Error::bad("tfdt out of range"))?;
+    } else {
+        movie.untimed = true;
     }
     let mut runs = Vec::new();
     let mut end = base;
@@ -201,7 +210,8 @@ fn read_track(traf: &Bytes, place: Place, implicit: u64, movie: &mut Movie, budg
             }
             // Without any offset at all the data can only be that of the next mdat.
             let next = if end == place.start { place.end.saturating_add(8) } else { end };
-            let run = read_run(&child.body, base, next, dts, defaults)?;
+            let mut run = read_run(&child.body, base, next, dts, defaults)?;
+            run.moof = place.start;
             let (bytes, ticks) = run.totals();
             end = run.offset.checked_add(bytes).ok_or_else(|| Error::bad("trun past the end of any file"))?;
             dts = i64::try_from(ticks).map_or(i64::MAX, |ticks| dts.saturating_add(ticks));
@@ -239,5 +249,5 @@ fn read_run(trun: &Bytes, base: u64, next: u64, dts: i64, defaults: Defaults) ->
     let table = boxes::entries(&body.slice(header..), count, width, "trun")?;
     // A copy, so that a waiting run does not hold on to the whole moof.
     let table = Bytes::copy_from_slice(&table);
-    Ok(Run { table, fields, width, count, index: 0, first_flags, defaults, offset, dts })
+    Ok(Run { table, fields, width, count, index: 0, first_flags, defaults, offset, dts, moof: 0 })
 }

@@ -52,6 +52,15 @@ impl Input {
         self.release(self.wanted_from);
     }
 
+    /// Says where the byte at `from` lies: the input goes on elsewhere than where it was left. None where that is
+    /// before the start of any input.
+    pub fn move_to(&mut self, from: u64, to: u64) -> Option<()> {
+        let moved = |at: u64| (i128::from(at) + i128::from(to) - i128::from(from)).try_into().ok();
+        (self.start, self.end) = (moved(self.start)?, moved(self.end)?);
+        self.wanted_from = self.start;
+        Some(())
+    }
+
     /// Where the next pushed byte lies.
     pub fn end(&self) -> u64 {
         self.end

@@ -17,16 +17,19 @@ mod spooled;
 mod tests;
 mod unit;
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use self::boxes::FourCc;
 use self::input::Input;
-use self::movie::Movie;
+use self::movie::{Movie, TrackState};
 use self::output::Output;
 use self::sample_table::Sample;
 use self::spooled::Spooled;
-use super::{Event, Limits, Spool};
-use crate::media::Error;
+use super::{Event, Limits, SetUp, Spool};
+use crate::media::{Error, Track, TrackId};
 
 /// Bytes that are gathered before they go to the spool, so that small pieces don't cost a write each.
 const SPOOL_AT_ONCE: u64 = 64 << 10;
@@ -50,6 +53,37 @@ pub struct Demuxer {
     output: Output,
     /// What is to be said after the last event.
     verdict: Option<Error>,
+    /// Bytes before the first media, once that has come.
+    set_up_bytes: Option<u64>,
+    /// The moov in force where it is not the input's first; empty where it is too large to be carried about.
+    later_moov: Option<Bytes>,
+    /// There are samples in the sample tables.
+    has_table: bool,
+    /// The boxes with media that were passed last: where their bodies start, and where they end.
+    passed: VecDeque<(u64, Option<u64>)>,
+    resume: Option<Resume>,
+}
+
+/// Boxes of media of which it is known where they end.
+const PASSED: usize = 32;
+
+/// What has to be known, besides the tracks, to go on in the middle of an MP4. See [`super::State`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    origin: u64,
+    /// The sample description in force, by track.
+    in_force: Vec<(TrackId, u32)>,
+    /// Within the media of a progressive file: where its box ends.
+    within: Option<Option<u64>>,
+}
+
+/// The place where one goes on, until it is reached.
+struct Resume {
+    offset: u64,
+    tracks: Vec<Track>,
+    state: Remembered,
+    /// The set-up in force is known already.
+    carried: bool,
 }
 
 enum State {
@@ -86,7 +120,68 @@ impl Demuxer {
             wait_until: None,
             output: Output::default(),
             verdict: None,
+            set_up_bytes: None,
+            later_moov: None,
+            has_table: false,
+            passed: VecDeque::new(),
+            resume: None,
         }
+    }
+
+    /// Goes on at `offset` as if all before it had been read. `tracks`: as they were told last.
+    pub fn resume(
+        limits: Limits,
+        spool: Box<dyn Spool>,
+        (offset, set_up): (u64, &SetUp),
+        tracks: &[Track],
+        state: &Remembered,
+    ) -> Result<Self, Error> {
+        let mut demuxer = Self::new(limits, spool);
+        if let SetUp::Again = set_up {
+            demuxer.input.move_to(0, offset).ok_or_else(out_of_place)?;
+            (demuxer.position, demuxer.origin) = (offset, offset);
+            demuxer.set_up_bytes = Some(0);
+            return Ok(demuxer);
+        }
+        let carried = matches!(set_up, SetUp::Carried(_));
+        demuxer.resume = Some(Resume { offset, tracks: tracks.to_vec(), state: state.clone(), carried });
+        if let SetUp::Carried(moov) = set_up {
+            demuxer.origin = state.origin;
+            demuxer.later_moov = Some(moov.clone());
+            demuxer.index(moov, 0)?;
+        }
+        Ok(demuxer)
+    }
+
+    /// How to go on at `offset`, which is a unit's or that of tracks.
+    pub fn state(&self, offset: u64) -> Option<(u64, SetUp, Remembered)> {
+        let movie = self.movie.as_ref()?;
+        let offset =
+            movie.tracks.iter().filter_map(TrackState::waits_for).min().map_or(offset, |moof| moof.min(offset));
+        let in_force = movie.tracks.iter().map(|track| (track.track.id, track.in_force)).collect();
+        let mut state = Remembered { origin: self.origin, in_force, within: None };
+        let again = |state| Some((self.origin, SetUp::Again, state));
+        if offset <= self.origin || movie.untimed {
+            return again(state);
+        }
+        if self.has_table {
+            let Some(&(_, end)) =
+                self.passed.iter().find(|(start, end)| *start <= offset && end.is_none_or(|end| offset < end))
+            else {
+                return again(state);
+            };
+            state.within = Some(end);
+        }
+        match &self.later_moov {
+            None => Some((offset, SetUp::First, state)),
+            Some(moov) if moov.is_empty() || state.within.is_some() => again(state),
+            Some(moov) => Some((offset, SetUp::Carried(moov.clone()), state)),
+        }
+    }
+
+    /// How many bytes of the input are set-up: those before the first fragment, or before the media itself.
+    pub fn set_up_bytes(&self) -> u64 {
+        self.set_up_bytes.unwrap_or(0)
     }
 
     pub fn push(&mut self, data: Bytes) -> Result<(), Error> {
@@ -135,8 +230,15 @@ impl Demuxer {
             Some(size) => Some(self.position.checked_add(size).ok_or_else(|| Error::bad("a box has no end"))?),
             None => None,
         };
+        let body = self.position + header.length as u64;
         match &header.kind {
-            b"moov" | b"moof" => return self.start_collecting(header, end),
+            b"moov" if self.resume.as_ref().is_some_and(|resume| resume.carried) => {}
+            b"moof" => {
+                self.media_begins(self.position);
+                let end = self.go_on_at(self.position, end)?;
+                return self.start_collecting(header, end);
+            }
+            b"moov" => return self.start_collecting(header, end),
             b"ftyp" if self.movie.is_some() && self.wait_until.is_none() => {
                 self.origin = self.position;
                 self.restarted = true;
@@ -146,12 +248,47 @@ impl Demuxer {
                     return Err(Error::bad("mdat goes on to the end of the file, and no moov came before it"));
                 }
                 self.spooled.begin(self.position);
+                self.media_begins(0);
+            }
+            b"mdat" if self.movie.is_some() => {
+                self.media_begins(body);
+                if self.enter(body)? {
+                    return Ok(Step::Done);
+                }
+                self.passed.truncate(PASSED - 1);
+                self.passed.push_front((body, end));
             }
             _ => {}
         }
         self.state = State::Pass { end };
         self.position = end.unwrap_or(u64::MAX);
         Ok(Step::Done)
+    }
+
+    /// Takes note of where the set-up ends.
+    fn media_begins(&mut self, at: u64) {
+        self.set_up_bytes.get_or_insert(at);
+    }
+
+    /// A moof at `at` that ends at `end`: where a resumed stream goes on. Returns its end by the place it had.
+    fn go_on_at(&mut self, at: u64, end: Option<u64>) -> Result<Option<u64>, Error> {
+        let Some(resume) = self.resume.take() else { return Ok(end) };
+        self.input.move_to(at, resume.offset).ok_or_else(out_of_place)?;
+        self.position = resume.offset;
+        Ok(end.map(|end| resume.offset.saturating_add(end - at)))
+    }
+
+    /// The media of a progressive file begins at `body`: whether a resumed stream goes on in it.
+    fn enter(&mut self, body: u64) -> Result<bool, Error> {
+        let Some(end) = self.resume.as_ref().and_then(|resume| resume.state.within) else { return Ok(false) };
+        let (Some(resume), Some(movie)) = (self.resume.take(), &mut self.movie) else { return Ok(false) };
+        self.input.release(body);
+        self.input.move_to(body, resume.offset).ok_or_else(out_of_place)?;
+        movie.skip_to(resume.offset)?;
+        self.passed.push_front((resume.offset, end));
+        self.state = State::Pass { end };
+        self.position = end.unwrap_or(u64::MAX);
+        Ok(true)
     }
 
     /// Whether the data that comes now is that of a moov after it.
@@ -205,15 +342,24 @@ impl Demuxer {
 
     /// Takes over a moov that ends at `end`, and decides how its samples will be read.
     fn index(&mut self, moov: &Bytes, end: u64) -> Result<(), Error> {
-        let movie = Movie::parse(moov, self.origin, &self.limits)?;
+        let mut movie = Movie::parse(moov, self.origin, &self.limits)?;
         let layout = movie.layout(self.origin)?;
         if let Some(mut old) = self.movie.take() {
             if old.has_more()? {
                 return Err(Error::bad("another moov comes before the samples of the last one"));
             }
             self.output.finish(&mut old);
+            self.later_moov = Some(Bytes::new());
         }
-        self.output.announce(&movie);
+        if self.origin > 0 || self.later_moov.is_some() {
+            let carried = moov.len() <= super::CARRIED;
+            self.later_moov = Some(if carried { Bytes::copy_from_slice(moov) } else { Bytes::new() });
+        }
+        self.has_table = layout.is_some();
+        if let Some(resume) = &self.resume {
+            movie.know(&resume.tracks, &resume.state.in_force);
+        }
+        self.output.announce(&movie, self.origin);
         self.movie = Some(movie);
         self.restarted = false;
         self.wait_until = None;
@@ -329,10 +475,13 @@ impl Demuxer {
 
     fn give(&mut self, track: usize, sample: &Sample, data: Bytes) -> Result<Step, Error> {
         let Some(movie) = &mut self.movie else { return Ok(Step::NeedMore) };
+        let mut offset = self.origin;
         if let Some(track) = movie.tracks.get_mut(track) {
+            let in_place = !movie.fragmented && self.spooled.filled_to().is_none();
+            offset = track.moof().unwrap_or(if in_place { sample.offset } else { self.origin });
             track.advance();
         }
-        self.output.sample(movie, track, sample, data, self.limits.header_bytes)?;
+        self.output.sample(movie, track, (sample, offset), data, self.limits.header_bytes)?;
         Ok(Step::Done)
     }
 
@@ -373,4 +522,8 @@ impl Demuxer {
         }
         self.state = State::End;
     }
+}
+
+fn out_of_place() -> Error {
+    Error::bad("the stream does not go on where it was left")
 }

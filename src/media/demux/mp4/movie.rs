@@ -15,6 +15,10 @@ use crate::media::{Error, Format, Ticks, Timescale, Track, TrackId};
 #[derive(Debug)]
 pub struct Movie {
     pub tracks: Vec<TrackState>,
+    /// A fragment has come that does not say when it begins.
+    pub untimed: bool,
+    /// Fragments may follow (mvex).
+    pub fragmented: bool,
 }
 
 /// One trak, and what is still to be read of it.
@@ -38,6 +42,8 @@ pub struct TrackState {
     /// Bytes of samples read from the spool.
     pub given: u64,
     peeked: Option<Sample>,
+    /// Where the moof of the peeked sample starts; None where the sample table has it.
+    moof: Option<u64>,
     finished: bool,
 }
 
@@ -46,7 +52,7 @@ impl Movie {
     pub fn parse(moov: &Bytes, origin: u64, limits: &Limits) -> Result<Self, Error> {
         let mvhd = boxes::child(moov, *b"mvhd").ok_or_else(|| Error::bad("moov without mvhd"))?;
         let movie_scale = header_scale(&mvhd)?.0;
-        let mut movie = Self { tracks: Vec::new() };
+        let mut movie = Self { tracks: Vec::new(), untimed: false, fragmented: false };
         let mut defaults = Vec::new();
         for child in boxes::children(moov) {
             let child = child?;
@@ -55,7 +61,10 @@ impl Movie {
                     return Err(Error::OverLimit(format!("more than {} tracks", limits.tracks)));
                 }
                 b"trak" => movie.tracks.push(TrackState::parse(&child.body, movie_scale, origin)?),
-                b"mvex" => defaults.push(child.body),
+                b"mvex" => {
+                    movie.fragmented = true;
+                    defaults.push(child.body);
+                }
                 _ => {}
             }
         }
@@ -126,6 +135,27 @@ impl Movie {
         Ok(first.map(|(i, sample, ..)| (i, sample)))
     }
 
+    /// Goes past all samples before `offset`.
+    pub fn skip_to(&mut self, offset: u64) -> Result<(), Error> {
+        for track in &mut self.tracks {
+            while track.peek()?.is_some_and(|sample| sample.offset < offset) {
+                track.advance();
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over what was told, and in force, at the place where one goes on.
+    pub fn know(&mut self, tracks: &[Track], in_force: &[(TrackId, u32)]) {
+        for state in &mut self.tracks {
+            let id = state.track.id;
+            let index = in_force.iter().find(|(track, _)| *track == id).map_or(state.in_force, |(_, index)| *index);
+            if let Some(known) = tracks.iter().find(|track| track.id == id) {
+                state.know(&known.format, index);
+            }
+        }
+    }
+
     /// Whether samples are still to be read.
     pub fn has_more(&mut self) -> Result<bool, Error> {
         Ok(self.first_by_offset()?.is_some())
@@ -186,6 +216,7 @@ impl TrackState {
             next_dts: 0,
             given: 0,
             peeked: None,
+            moof: None,
             finished: !wanted,
         };
         if !state.descriptions.is_empty() {
@@ -226,6 +257,18 @@ impl TrackState {
         Ok(())
     }
 
+    /// Takes over what was in force, and told, at the place where one goes on.
+    pub fn know(&mut self, format: &Format, in_force: u32) {
+        self.known = true;
+        self.track.format = format.clone();
+        self.in_force = in_force;
+    }
+
+    /// Where the moof of the sample that [`Self::peek`] gave starts; None where it is in the sample table.
+    pub fn moof(&self) -> Option<u64> {
+        self.moof
+    }
+
     /// The next sample, left where it is.
     pub fn peek(&mut self) -> Result<Option<Sample>, Error> {
         if self.peeked.is_none() && !self.finished {
@@ -238,12 +281,18 @@ impl TrackState {
         while self.peeked.is_none()
             && let Some(run) = self.runs.front_mut()
         {
+            self.moof = Some(run.moof());
             self.peeked = run.next();
             if self.peeked.is_none() {
                 self.runs.pop_front();
             }
         }
         Ok(self.peeked)
+    }
+
+    /// Where the first moof starts whose samples have not all been read.
+    pub fn waits_for(&self) -> Option<u64> {
+        self.moof.filter(|_| self.peeked.is_some()).into_iter().chain(self.runs.front().map(Run::moof)).min()
     }
 
     /// Goes past the sample that [`Self::peek`] gave.

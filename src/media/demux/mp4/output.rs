@@ -21,6 +21,8 @@ pub struct Output {
     ready: VecDeque<Event>,
     /// The tracks are to be told before any further unit.
     announce: bool,
+    /// Where in the input they would be told again.
+    announced_at: u64,
     held: Vec<AccessUnit>,
     held_bytes: usize,
 }
@@ -30,20 +32,26 @@ impl Output {
         self.ready.pop_front()
     }
 
-    /// A moov has been read.
-    pub fn announce(&mut self, movie: &Movie) {
+    /// A moov has been read, of a file that begins at `origin` of the input.
+    pub fn announce(&mut self, movie: &Movie, origin: u64) {
         self.held.clear();
         self.held_bytes = 0;
-        self.announce = true;
+        self.announce_from(origin);
         self.release(movie);
     }
 
-    /// A sample has been read. `limit`: bytes of units that may be held back.
+    /// The tracks are to be told; a unit of `offset` is the first that needs it.
+    fn announce_from(&mut self, offset: u64) {
+        self.announced_at = if self.announce { self.announced_at.min(offset) } else { offset };
+        self.announce = true;
+    }
+
+    /// A sample has been read, with its unit's offset. `limit`: bytes of units that may be held back.
     pub fn sample(
         &mut self,
         movie: &mut Movie,
         index: usize,
-        sample: &Sample,
+        (sample, offset): (&Sample, u64),
         data: Bytes,
         limit: usize,
     ) -> Result<(), Error> {
@@ -52,7 +60,7 @@ impl Output {
         let in_force = sample.description.max(1);
         if track.in_force != in_force {
             track.switch(in_force)?;
-            self.announce = true;
+            self.announce_from(offset);
         }
         let Some(description) = track.description().filter(|d| d.wanted()).cloned() else {
             self.release(movie);
@@ -76,7 +84,7 @@ impl Output {
             && let Some(format) = changed(track, &description, &data)
         {
             track.track.format = format;
-            self.announce = true;
+            self.announce_from(offset);
         }
         let dts = Ticks(sample.dts) + Ticks(track.shift);
         let sync = match description.video_codec() {
@@ -89,7 +97,7 @@ impl Output {
             dts,
             duration: (sample.duration > 0).then_some(Ticks(sample.duration.into())),
             sync,
-            offset: 0,
+            offset,
             data,
         };
         self.held_bytes += unit.data.len() + UNIT_OVERHEAD;
@@ -123,7 +131,8 @@ impl Output {
                 return;
             }
             self.announce = false;
-            self.ready.push_back(Event::Tracks(movie.tracks.iter().map(|t| t.track.clone()).collect()));
+            let tracks = movie.tracks.iter().map(|t| t.track.clone()).collect();
+            self.ready.push_back(Event::Tracks { tracks, offset: self.announced_at });
         }
         self.held_bytes = 0;
         self.ready.extend(self.held.drain(..).map(Event::Unit));

@@ -17,7 +17,8 @@ pub struct Audio {
     codec: AudioCodec,
     name: String,
     buffer: Vec<u8>,
-    marks: Marks<Ticks>,
+    /// Stamps, and where their PES begin in the input.
+    marks: Marks<(Ticks, u64)>,
     /// Since the last loss, a PES with stamps has begun.
     live: bool,
     /// The frame before ended where this one begins.
@@ -32,6 +33,8 @@ struct Clock {
     pts: Ticks,
     samples: i64,
     rate: u32,
+    /// Where the PES begins in the input.
+    offset: u64,
 }
 
 /// What tells one set-up from another without reading all of it, and whether it is read here.
@@ -64,10 +67,10 @@ impl Audio {
         }
     }
 
-    pub fn begin(&mut self, pts: Option<Ticks>) {
+    pub fn begin(&mut self, pts: Option<Ticks>, offset: u64) {
         if let Some(pts) = pts {
             self.live = true;
-            self.marks.put(self.buffer.len(), pts);
+            self.marks.put(self.buffer.len(), (pts, offset));
         }
     }
 
@@ -90,6 +93,11 @@ impl Audio {
         self.live = false;
         self.locked = false;
         self.clock = None;
+    }
+
+    pub fn offset(&self) -> Option<u64> {
+        let in_force = self.clock.map(|clock| clock.offset).filter(|_| !self.buffer.is_empty());
+        in_force.or(self.marks.first().map(|mark| mark.1))
     }
 
     pub fn buffered(&self) -> usize {
@@ -130,13 +138,14 @@ impl Audio {
             }
         }
         self.locked = true;
-        if let Some(pts) = self.marks.take(at) {
-            self.clock = Some(Clock { pts, samples: 0, rate: frame.rate });
+        if let Some((pts, offset)) = self.marks.take(at) {
+            self.clock = Some(Clock { pts, samples: 0, rate: frame.rate, offset });
         }
+        let offset = self.clock.map_or(u64::MAX, |clock| clock.offset);
         let pts = self.tick(&frame);
-        let readable = self.read_set_up(&frame, data, found);
+        let readable = self.read_set_up(&frame, data, offset, found);
         if let (Some(pts), true, Some(data)) = (pts, readable, data.get(frame.header..)) {
-            let unit = Unit { pts, dts: pts, sync: Sync::Idr, data: Bytes::copy_from_slice(data) };
+            let unit = Unit { pts, dts: pts, sync: Sync::Idr, offset, data: Bytes::copy_from_slice(data) };
             found.push(Found::Unit(unit));
         }
         Some(length)
@@ -148,14 +157,14 @@ impl Audio {
         let passed = Ticks(clock.samples.saturating_mul(90_000) / i64::from(clock.rate.max(1)));
         let pts = clock.pts + passed;
         if frame.rate != clock.rate {
-            *clock = Clock { pts, samples: 0, rate: frame.rate };
+            *clock = Clock { pts, samples: 0, rate: frame.rate, offset: clock.offset };
         }
         clock.samples = clock.samples.saturating_add(i64::from(frame.samples));
         Some(pts)
     }
 
     /// Whether units can be given; a changed set-up is told before them.
-    fn read_set_up(&mut self, frame: &Frame, data: &[u8], found: &mut Vec<Found>) -> bool {
+    fn read_set_up(&mut self, frame: &Frame, data: &[u8], offset: u64, found: &mut Vec<Found>) -> bool {
         if let Some(known) = self.set_up.as_ref().filter(|known| known.key == frame.key) {
             return known.readable;
         }
@@ -171,7 +180,7 @@ impl Audio {
         };
         let readable = matches!(format, Format::Audio(_));
         self.set_up = Some(SetUp { key: frame.key.clone(), readable });
-        found.push(Found::Format(format));
+        found.push(Found::Format(format, offset));
         readable
     }
 

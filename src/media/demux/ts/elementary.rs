@@ -12,8 +12,9 @@ use crate::media::{Error, Format, Sync, Ticks};
 /// What is found in an elementary stream, in its order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// The set-up of all units that follow. `Format::Other` where it is none that is read here: then no units follow.
-    Format(Format),
+    /// The set-up of all units that follow, and the offset of the first of them. `Format::Other` where it is none that
+    /// is read here: then no units follow.
+    Format(Format, u64),
     Unit(Unit),
 }
 
@@ -23,6 +24,8 @@ pub struct Unit {
     pub pts: Ticks,
     pub dts: Ticks,
     pub sync: Sync,
+    /// Where in the input the PES begins whose stamps it goes by.
+    pub offset: u64,
     pub data: Bytes,
 }
 
@@ -43,11 +46,26 @@ impl Elementary {
         }
     }
 
-    /// A PES begins; `stamps` are its PTS and DTS.
-    pub fn begin(&mut self, stamps: Option<(Ticks, Ticks)>, found: &mut Vec<Found>) {
+    /// A PES begins at `offset` of the input; `stamps` are its PTS and DTS.
+    pub fn begin(&mut self, stamps: Option<(Ticks, Ticks)>, offset: u64, found: &mut Vec<Found>) {
         match self {
-            Self::Video(video) => video.begin(stamps, found),
-            Self::Audio(audio) => audio.begin(stamps.map(|(pts, _)| pts)),
+            Self::Video(video) => video.begin(stamps, offset, found),
+            Self::Audio(audio) => audio.begin(stamps.map(|(pts, _)| pts), offset),
+        }
+    }
+
+    /// The set-up in force, where it is known from elsewhere than the stream.
+    pub fn set_up(&mut self, format: &Format) {
+        if let (Self::Video(video), Format::Video(known)) = (self, format) {
+            video.know(known);
+        }
+    }
+
+    /// The offset of the first unit that what is in memory can belong to.
+    pub fn offset(&self) -> Option<u64> {
+        match self {
+            Self::Video(video) => video.offset(),
+            Self::Audio(audio) => audio.offset(),
         }
     }
 
@@ -129,6 +147,11 @@ impl<T> Marks<T> {
             taken = Some(stamps);
         }
         taken
+    }
+
+    /// The first stamps.
+    pub fn first(&self) -> Option<&T> {
+        self.0.front().map(|mark| &mark.1)
     }
 
     /// Whether a PES begins right at `at`.

@@ -17,8 +17,8 @@ const UNIT: usize = 128;
 /// An entry of the queue.
 #[derive(Debug)]
 pub enum Held {
-    /// Another set-up than the one before it.
-    Format(TrackId, Format),
+    /// Another set-up than the one before it, and the offset of its first unit.
+    Format(TrackId, Format, u64),
     Unit(AccessUnit),
 }
 
@@ -59,8 +59,8 @@ impl Hold {
         self.transport += bytes;
     }
 
-    pub fn format(&mut self, track: TrackId, format: Format) {
-        self.queue.push_back(Held::Format(track, format));
+    pub fn format(&mut self, track: TrackId, format: Format, offset: u64) {
+        self.queue.push_back(Held::Format(track, format, offset));
         self.bytes += UNIT;
     }
 
@@ -86,7 +86,7 @@ impl Hold {
     /// Drops the units of all other tracks.
     pub fn keep(&mut self, tracks: impl Fn(TrackId) -> bool) {
         self.queue.retain(|held| match held {
-            Held::Format(track, _) => tracks(*track),
+            Held::Format(track, ..) => tracks(*track),
             Held::Unit(unit) => tracks(unit.track),
         });
         let size = |held: &Held| if let Held::Unit(unit) = held { unit.data.len() + UNIT } else { UNIT };

@@ -18,10 +18,11 @@ mod video;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::{Event, Limits};
 use crate::media::timeline::{TIMESCALE, Timeline};
-use crate::media::{AccessUnit, Error, Format, Track, TrackId};
+use crate::media::{AccessUnit, Error, Format, Ticks, Track, TrackId};
 use elementary::{Elementary, Found};
 use hold::{Held, Hold, Patience};
 use packet::{Continuity, Counter, Framer, Packet};
@@ -33,6 +34,9 @@ const PAT_PID: u16 = 0;
 /// Bytes without a packet, or without a programme, after which the input is given up.
 const SEARCH_MAX: usize = 8 << 20;
 
+/// Packets of the PAT that are remembered.
+const ASSOCIATIONS: usize = 1024;
+
 /// See [`super::Demuxer`], which this serves.
 pub struct Demuxer {
     limits: Limits,
@@ -43,6 +47,8 @@ pub struct Demuxer {
     association: Association,
     association_counter: Counter,
     association_sections: Sections,
+    /// Where the last packets of the PAT lie, and their counters: a jump tells that files were joined.
+    associations: VecDeque<(u64, u8)>,
     /// In the order of the PAT.
     candidates: Vec<Candidate>,
     /// program_number of the one that is read.
@@ -54,6 +60,21 @@ pub struct Demuxer {
     searched: usize,
     /// Bytes in all elementary streams.
     buffered: usize,
+    /// Where the first PES begins: what is before it is set-up.
+    first_pes: Option<u64>,
+    /// The first PES of the programme that comes lies here, and nothing before it matters.
+    resume_at: Option<u64>,
+}
+
+/// What has to be known, besides the tracks, to go on in the middle of a transport stream. See [`super::State`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    reference: Option<Ticks>,
+    /// The counter of the last packet of the PAT.
+    counter: Option<u8>,
+    /// The PID of the programme's map, and the section itself.
+    map: u16,
+    section: Vec<u8>,
 }
 
 /// A programme of the PAT that may be read.
@@ -62,6 +83,8 @@ struct Candidate {
     counter: Counter,
     sections: Sections,
     map: Option<Map>,
+    /// The section that `map` was read from.
+    section: Vec<u8>,
     /// Its map has come this often.
     seen: usize,
 }
@@ -78,6 +101,8 @@ struct Stream {
     elementary: Option<Elementary>,
     /// The set-up that was found and told, or is about to be told.
     format: Option<Format>,
+    /// Where in the input its last PES begins.
+    begins: u64,
     /// Payload has come.
     heard: bool,
     /// Its set-up is waited for no longer; it is told if it comes after all.
@@ -95,6 +120,7 @@ impl Demuxer {
             association: Association::default(),
             association_counter: Counter::default(),
             association_sections: Sections::default(),
+            associations: VecDeque::new(),
             candidates: Vec::new(),
             programme: None,
             streams: Vec::new(),
@@ -102,7 +128,54 @@ impl Demuxer {
             told: Vec::new(),
             searched: 0,
             buffered: 0,
+            first_pes: None,
+            resume_at: None,
         }
+    }
+
+    /// Goes on at `offset` as if all before it had been read. `tracks`: as they were told last.
+    pub fn resume(limits: Limits, (offset, set_up_bytes): (u64, u64), tracks: &[Track], state: &State) -> Self {
+        let mut demuxer = Self::new(limits);
+        let Some(map) = Map::parse(&state.section).filter(|map| map.streams.len() <= limits.tracks) else {
+            return demuxer;
+        };
+        let programme = Programme { number: map.number, map: state.map };
+        demuxer.timeline = Timeline::from(state.reference);
+        demuxer.association.programmes = vec![programme];
+        demuxer.association_counter = Counter::after(state.counter);
+        demuxer.programme = Some(map.number);
+        for announced in map.streams.clone() {
+            let mut stream = Stream::new(announced, limits.unit_bytes);
+            if let Some(known) = tracks.iter().find(|track| track.id == stream.track()) {
+                stream.know(&known.format);
+            }
+            demuxer.streams.push(stream);
+        }
+        let section = state.section.clone();
+        demuxer.candidates.push(Candidate { map: Some(map), section, seen: 1, ..Candidate::new(programme) });
+        demuxer.told = tracks.to_vec();
+        demuxer.first_pes = Some(set_up_bytes);
+        demuxer.resume_at = Some(offset);
+        demuxer
+    }
+
+    /// How to go on at `offset`, or before it where units that have not been given begin there. None while no programme
+    /// is read.
+    pub fn state(&self, offset: u64) -> Option<(u64, State)> {
+        let given = self.events.iter().map(|event| match event {
+            Event::Tracks { offset, .. } => *offset,
+            Event::Unit(unit) => unit.offset,
+        });
+        let offset = given.chain([self.unfinished(), offset]).min().unwrap_or(offset);
+        let chosen = self.candidates.iter().find(|candidate| Some(candidate.programme.number) == self.programme)?;
+        let section = chosen.section.clone();
+        let counter = self.associations.iter().find(|(at, _)| *at < offset).map(|(_, counter)| *counter);
+        Some((offset, State { reference: self.timeline.reference(), counter, map: chosen.programme.map, section }))
+    }
+
+    /// How many bytes of the input are set-up: those before the first PES.
+    pub fn set_up_bytes(&self) -> u64 {
+        self.first_pes.unwrap_or(0)
     }
 
     pub fn push(&mut self, data: Bytes) -> Result<(), Error> {
@@ -147,6 +220,12 @@ impl Demuxer {
         if packet.scrambled {
             return Ok(());
         }
+        if begins_pes(&packet) && !self.is_where_to_go_on(&packet) {
+            return Ok(());
+        }
+        if self.resume_at.is_some() {
+            return Ok(());
+        }
         if packet.pid == PAT_PID {
             return self.association(&packet);
         }
@@ -159,8 +238,26 @@ impl Demuxer {
         Ok(())
     }
 
+    /// Takes note of where media begins; false for a PES before the one at which a resumed stream goes on.
+    fn is_where_to_go_on(&mut self, packet: &Packet) -> bool {
+        self.first_pes.get_or_insert(self.framer.at());
+        if self.resume_at.is_none() {
+            return true;
+        }
+        let read = |stream: &Stream| stream.announced.pid == packet.pid && stream.elementary.is_some();
+        if !self.streams.iter().any(read) {
+            return false;
+        }
+        if let Some(offset) = self.resume_at.take() {
+            self.framer.move_to(offset);
+        }
+        true
+    }
+
     fn association(&mut self, packet: &Packet) -> Result<(), Error> {
         let Some(payload) = packet.payload else { return Ok(()) };
+        self.associations.truncate(ASSOCIATIONS - 1);
+        self.associations.push_front((self.framer.at(), packet.counter));
         match self.association_counter.check(packet) {
             Continuity::Next => {}
             Continuity::Repeated if !packet.starts => return Ok(()),
@@ -201,12 +298,14 @@ impl Demuxer {
         }
         let pid = candidate.programme.map;
         let mut maps = Vec::new();
-        candidate.sections.push(packet.starts, payload, |section| maps.extend(Map::parse(section)));
-        for map in maps {
+        let found = |section: &[u8]| maps.extend(Map::parse(section).map(|map| (map, section.to_vec())));
+        candidate.sections.push(packet.starts, payload, found);
+        for (map, section) in maps {
             let of = |candidate: &&mut Candidate| candidate.programme == Programme { number: map.number, map: pid };
             if let Some(candidate) = self.candidates.iter_mut().find(of) {
                 candidate.seen += 1;
                 candidate.map = Some(map);
+                candidate.section = section;
                 self.choose()?;
             }
         }
@@ -303,6 +402,9 @@ impl Demuxer {
             }
         }
         stream.heard = true;
+        if packet.starts {
+            stream.begins = self.framer.at();
+        }
         let step = stream.pes.push(packet.starts, payload);
         let mut found = Vec::new();
         if step.closed {
@@ -313,7 +415,7 @@ impl Demuxer {
                 let dts = self.timeline.unroll(dts);
                 (self.timeline.unroll(pts), dts)
             };
-            elementary.begin(stamps.map(unroll), &mut found);
+            elementary.begin(stamps.map(unroll), stream.begins, &mut found);
         }
         elementary.data(step.data, &mut found)?;
         if step.complete {
@@ -332,31 +434,31 @@ impl Demuxer {
         let track = TrackId(u32::from(stream.announced.pid));
         for found in found {
             match found {
-                Found::Format(format) => self.format(track, format),
+                Found::Format(format, offset) => self.format(track, format, offset),
                 Found::Unit(unit) => self.unit(AccessUnit {
                     track,
                     pts: unit.pts,
                     dts: unit.dts,
                     duration: None,
                     sync: unit.sync,
-                    offset: 0,
+                    offset: unit.offset,
                     data: unit.data,
                 }),
             }
         }
     }
 
-    fn format(&mut self, track: TrackId, format: Format) {
+    fn format(&mut self, track: TrackId, format: Format, offset: u64) {
         let Some(stream) = self.streams.iter_mut().find(|stream| stream.track() == track) else { return };
         if self.hold.active() && stream.format.is_some() {
-            self.hold.format(track, format);
+            self.hold.format(track, format, offset);
             return;
         }
         stream.format = Some(format);
         if self.hold.active() {
             self.settle();
         } else {
-            self.tell();
+            self.tell(offset);
         }
     }
 
@@ -401,22 +503,37 @@ impl Demuxer {
 
     fn release(&mut self) {
         let held = self.hold.take();
-        self.tell();
+        let offset = |held: &Held| match held {
+            Held::Format(_, _, offset) => *offset,
+            Held::Unit(unit) => unit.offset,
+        };
+        self.tell(held.iter().map(offset).min().unwrap_or(u64::MAX));
         for held in held {
             match held {
-                Held::Format(track, format) => self.format(track, format),
+                Held::Format(track, format, offset) => self.format(track, format, offset),
                 Held::Unit(unit) => self.unit(unit),
             }
         }
     }
 
-    /// Says all tracks, where they are not as they were said before.
-    fn tell(&mut self) {
+    /// Says all tracks, where they are not as they were said before. `next`: the least offset of the units that are
+    /// going to be given right after it.
+    fn tell(&mut self, next: u64) {
         let tracks: Vec<Track> = self.streams.iter().map(Stream::describe).collect();
         if tracks != self.told {
             self.told.clone_from(&tracks);
-            self.events.push_back(Event::Tracks(tracks));
+            let offset = self.unfinished().min(next);
+            self.events.push_back(Event::Tracks { tracks, offset });
         }
+    }
+
+    /// Where the first PES begins of which units are still to come.
+    fn unfinished(&self) -> u64 {
+        let open = self.streams.iter().filter_map(|stream| {
+            let unit = stream.elementary.as_ref()?.offset();
+            unit.into_iter().chain(stream.pes.is_open().then_some(stream.begins)).min()
+        });
+        open.chain([self.framer.at()]).min().unwrap_or_default()
     }
 
     /// Gives what is left of a stream that has ended.
@@ -449,9 +566,21 @@ impl Demuxer {
     }
 }
 
+/// Whether a packet begins a PES, whatever stream it is of.
+fn begins_pes(packet: &Packet) -> bool {
+    packet.starts && packet.payload.is_some_and(|payload| payload.starts_with(&[0, 0, 1]))
+}
+
 impl Candidate {
     fn new(programme: Programme) -> Self {
-        Self { programme, counter: Counter::default(), sections: Sections::default(), map: None, seen: 0 }
+        Self {
+            programme,
+            counter: Counter::default(),
+            sections: Sections::default(),
+            map: None,
+            section: Vec::new(),
+            seen: 0,
+        }
     }
 }
 
@@ -466,8 +595,21 @@ impl Stream {
             pes: pes::Reader::default(),
             elementary,
             format: None,
+            begins: 0,
             heard: false,
             given_up: false,
+        }
+    }
+
+    /// Takes over what is known of a stream in whose middle one goes on.
+    fn know(&mut self, format: &Format) {
+        self.heard = true;
+        self.given_up = true;
+        if let Format::Video(_) | Format::Audio(_) = format {
+            self.format = Some(format.clone());
+            if let Some(elementary) = &mut self.elementary {
+                elementary.set_up(format);
+            }
         }
     }
 

@@ -22,6 +22,10 @@ pub struct Framer {
     finished: bool,
     /// Bytes passed over in search of a lock since the last packet.
     lost: usize,
+    /// Where in the input the last packet ended.
+    end: u64,
+    /// Bytes taken from the input.
+    taken: u64,
 }
 
 impl Framer {
@@ -43,6 +47,18 @@ impl Framer {
         self.lost
     }
 
+    /// The byte of the input at which the last packet begins.
+    pub fn at(&self) -> u64 {
+        self.end.saturating_sub(PACKET as u64)
+    }
+
+    /// Says where in the input the last packet begins: the input goes on elsewhere than where it was left.
+    pub fn move_to(&mut self, at: u64) {
+        let ahead = self.taken.saturating_sub(self.end);
+        self.end = at.saturating_add(PACKET as u64);
+        self.taken = self.end.saturating_add(ahead);
+    }
+
     /// The next whole packet; None until more bytes come.
     pub fn packet(&mut self) -> Option<Bytes> {
         loop {
@@ -54,6 +70,7 @@ impl Framer {
             };
             let gap = self.gap.min(self.input.len());
             self.input.advance(gap);
+            self.taken += gap as u64;
             self.gap -= gap;
             let first = *self.partial.first().or(self.input.first())?;
             if first != SYNC_BYTE {
@@ -61,6 +78,7 @@ impl Framer {
                 continue;
             }
             let packet = self.assemble()?;
+            self.end = self.taken;
             self.gap = stride - PACKET;
             self.lost = 0;
             return Some(packet);
@@ -69,10 +87,12 @@ impl Framer {
 
     fn assemble(&mut self) -> Option<Bytes> {
         if self.partial.is_empty() && self.input.len() >= PACKET {
+            self.taken += PACKET as u64;
             return Some(self.input.split_to(PACKET));
         }
         let missing = PACKET - self.partial.len();
         let part = self.input.split_to(missing.min(self.input.len()));
+        self.taken += part.len() as u64;
         self.partial.extend_from_slice(&part);
         (self.partial.len() == PACKET).then(|| std::mem::take(&mut self.partial).freeze())
     }
@@ -118,6 +138,7 @@ impl Framer {
 
     fn skip(&mut self, bytes: usize) {
         self.input.advance(bytes);
+        self.taken += bytes as u64;
         self.lost = self.lost.saturating_add(bytes);
     }
 }
@@ -176,6 +197,11 @@ pub enum Continuity {
 pub struct Counter(Option<u8>);
 
 impl Counter {
+    /// Goes on after a packet with this counter.
+    pub fn after(counter: Option<u8>) -> Self {
+        Self(counter)
+    }
+
     pub fn check(&mut self, packet: &Packet) -> Continuity {
         let before = self.0.replace(packet.counter);
         match before {

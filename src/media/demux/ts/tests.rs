@@ -53,7 +53,7 @@ fn split(events: Vec<Event>) -> (Vec<Vec<Track>>, Vec<AccessUnit>) {
     let (mut tracks, mut units) = (Vec::new(), Vec::new());
     for event in events {
         match event {
-            Event::Tracks(found) => tracks.push(found),
+            Event::Tracks { tracks: found, .. } => tracks.push(found),
             Event::Unit(unit) => units.push(unit),
         }
     }
@@ -230,14 +230,14 @@ fn another_set_up_is_told_before_its_units() {
     );
     let events = events(&[clip(), &other[..]].concat(), 1000).expect("is read");
     let told: Vec<usize> =
-        events.iter().enumerate().filter(|(_, event)| matches!(event, Event::Tracks(_))).map(|(n, _)| n).collect();
+        events.iter().enumerate().filter(|(_, event)| matches!(event, Event::Tracks { .. })).map(|(n, _)| n).collect();
     let pictures = |events: &[Event]| {
         events.iter().filter(|event| matches!(event, Event::Unit(unit) if unit.track.0 == 0x100)).count()
     };
     let [first, second, third] = told[..] else { panic!("first set-up, another picture, another sound: {told:?}") };
     assert_eq!(pictures(&events[first..second.min(third)]), 50);
     let widths = [first, second, third].map(|n| match &events[n] {
-        Event::Tracks(tracks) => match &tracks[0].format {
+        Event::Tracks { tracks, .. } => match &tracks[0].format {
             Format::Video(video) => video.width,
             _ => 0,
         },
@@ -281,7 +281,7 @@ fn a_silent_stream_is_listed_and_holds_up_nothing() {
     for (n, packet) in packets(&silent).enumerate() {
         demuxer.push(Bytes::copy_from_slice(packet)).expect("is taken");
         while let Some(event) = demuxer.poll().expect("is read") {
-            if let (Event::Tracks(tracks), None) = (event, told_at) {
+            if let (Event::Tracks { tracks, .. }, None) = (event, told_at) {
                 assert!(matches!(&tracks[1].format, Format::Other { kind, .. } if kind == "audio"));
                 told_at = Some(n);
             }

@@ -22,15 +22,23 @@ pub struct Video {
     codec: VideoCodec,
     limit: usize,
     buffer: Vec<u8>,
-    marks: Marks<(Ticks, Ticks)>,
+    marks: Marks<Stamped>,
     /// Since the last loss, a PES with stamps has begun.
     live: bool,
     /// Where the newest PES with stamps begins, until it is known whether it begins with a picture.
     undecided: Option<usize>,
     /// Pictures are not looked for again in a shorter buffer than this.
     look_again: usize,
-    last: Option<(Ticks, Ticks)>,
+    last: Option<Stamped>,
     set_up: SetUp,
+}
+
+/// A PES's stamps, and where it begins in the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamped {
+    pts: Ticks,
+    dts: Ticks,
+    offset: u64,
 }
 
 impl Video {
@@ -49,11 +57,11 @@ impl Video {
     }
 
     /// A PES without stamps goes on with the picture before.
-    pub fn begin(&mut self, stamps: Option<(Ticks, Ticks)>, found: &mut Vec<Found>) {
+    pub fn begin(&mut self, stamps: Option<(Ticks, Ticks)>, offset: u64, found: &mut Vec<Found>) {
         self.decide(found);
-        if let Some(stamps) = stamps {
+        if let Some((pts, dts)) = stamps {
             self.live = true;
-            self.marks.put(self.buffer.len(), stamps);
+            self.marks.put(self.buffer.len(), Stamped { pts, dts, offset });
             self.undecided = Some(self.buffer.len());
         }
     }
@@ -83,6 +91,16 @@ impl Video {
     pub fn flush(&mut self, found: &mut Vec<Found>) {
         self.give(self.buffer.len(), false, found);
         self.reset();
+    }
+
+    /// Takes over a set-up that is known from elsewhere.
+    pub fn know(&mut self, video: &media::Video) {
+        self.set_up.know(self.codec, video);
+    }
+
+    pub fn offset(&self) -> Option<u64> {
+        let in_force = self.last.map(|last| last.offset).filter(|_| !self.buffer.is_empty());
+        in_force.or(self.marks.first().map(|mark| mark.offset))
     }
 
     pub fn buffered(&self) -> usize {
@@ -129,15 +147,17 @@ impl Video {
             VideoCodec::Mpeg2 => self.set_up.mpeg2(parts()),
             codec => self.set_up.parameter_sets(codec, parts()),
         };
-        if let Some(format) = changed {
-            found.push(Found::Format(format));
-        }
         let mark = self.marks.take(picture.bytes.start);
+        let stamped = mark.or_else(|| self.last.map(|last| self.after(last)));
+        if let Some(format) = changed {
+            found.push(Found::Format(format, stamped.map_or(u64::MAX, |stamped| stamped.offset)));
+        }
         if !picture.coded {
             return;
         }
-        let Some((pts, dts)) = mark.or_else(|| self.last.map(|last| self.after(last))) else { return };
-        self.last = Some((pts, dts));
+        let Some(stamped) = stamped else { return };
+        self.last = Some(stamped);
+        let Stamped { pts, dts, offset } = stamped;
         let data = match self.codec {
             VideoCodec::Mpeg2 => Bytes::copy_from_slice(&buffer[picture.bytes.clone()]),
             codec => annexb::to_length_prefixed(parts().filter(move |nal| kind(codec, nal) == Kind::Kept)),
@@ -149,17 +169,17 @@ impl Video {
             _ => Sync::No,
         };
         if self.set_up.readable && !data.is_empty() {
-            found.push(Found::Unit(Unit { pts, dts, sync, data }));
+            found.push(Found::Unit(Unit { pts, dts, sync, offset, data }));
         }
     }
 
     /// The stamps of a picture that has none of its own: one frame later than the one before.
-    fn after(&self, (pts, dts): (Ticks, Ticks)) -> (Ticks, Ticks) {
+    fn after(&self, last: Stamped) -> Stamped {
         let frame = match self.set_up.frame_rate {
             Some((number, per)) if number > 0 && per > 0 => Ticks(i64::from(per) * 90_000 / i64::from(number)),
             _ => Ticks(FRAME),
         };
-        (pts + frame, dts + frame)
+        Stamped { pts: last.pts + frame, dts: last.dts + frame, offset: last.offset }
     }
 }
 
@@ -216,6 +236,23 @@ impl SetUp {
             fields: None,
             frame_rate: None,
         }
+    }
+
+    fn know(&mut self, codec: VideoCodec, video: &media::Video) {
+        match codec {
+            VideoCodec::H264 => {
+                let Ok((sets, _)) = h264::ParameterSets::from_avcc(&video.config) else { return };
+                self.fields = sets.sps.first().and_then(|sps| FieldCoding::of(sps));
+                self.sets = Sets { vps: Vec::new(), sps: sets.sps, pps: sets.pps };
+            }
+            VideoCodec::H265 => {
+                let Ok((sets, _)) = h265::ParameterSets::from_hvcc(&video.config) else { return };
+                self.sets = Sets { vps: sets.vps, sps: sets.sps, pps: sets.pps };
+            }
+            _ => self.sequence = video.config.clone(),
+        }
+        self.frame_rate = video.frame_rate;
+        self.format = Some(Format::Video(video.clone()));
     }
 
     /// The new format, where an access unit's parameter sets change it.
@@ -339,7 +376,7 @@ mod tests {
         let mut video = Video::new(VideoCodec::H264, "0x1b", 1 << 20);
         let mut found = Vec::new();
         for (n, (from, stamp)) in cuts.iter().zip(stamps).enumerate() {
-            video.begin(stamp.map(|stamp| (Ticks(stamp), Ticks(stamp))), &mut found);
+            video.begin(stamp.map(|stamp| (Ticks(stamp), Ticks(stamp))), 0, &mut found);
             let to = cuts.get(n + 1).copied().unwrap_or(stream.len());
             for packet in stream[*from..to].chunks(17) {
                 video.data(packet, &mut found).expect("is in bounds");
@@ -387,11 +424,11 @@ mod tests {
     fn after_a_loss_until_the_next_stamps() {
         let stream = pictures(2).concat();
         let (mut video, mut found) = (Video::new(VideoCodec::H264, "0x1b", 1 << 20), Vec::new());
-        video.begin(Some((Ticks(1), Ticks(1))), &mut found);
+        video.begin(Some((Ticks(1), Ticks(1))), 0, &mut found);
         video.data(&stream[..20], &mut found).expect("is in bounds");
         video.reset();
         video.data(&stream[20..], &mut found).expect("is in bounds");
-        video.begin(None, &mut found);
+        video.begin(None, 0, &mut found);
         video.data(&stream, &mut found).expect("is in bounds");
         video.flush(&mut found);
         assert_eq!(found, []);

@@ -23,9 +23,9 @@ mod tracks;
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use super::{Event, Limits};
+use super::{Event, Limits, SetUp};
 use crate::media::{AccessUnit, Error, Sync, Ticks, Timescale, Track, codec};
 use block::Block;
 use ebml::{Header, id};
@@ -41,6 +41,8 @@ const NANOSECONDS: Timescale = Timescale::new(1_000_000_000).expect("not zero");
 pub struct Demuxer {
     limits: Limits,
     input: Input,
+    /// Where in the input the next byte lies.
+    position: u64,
     /// Bytes of the current element that are of no use.
     skip: u64,
     /// An EBML header has been read.
@@ -60,6 +62,25 @@ pub struct Demuxer {
     events: VecDeque<Event>,
     finished: bool,
     failed: Option<Error>,
+    /// Where the current Cluster starts.
+    cluster_at: u64,
+    /// Where the set-up in force starts.
+    set_up_at: u64,
+    /// The elements of the set-up in force, as far as they can be carried about.
+    set_up: BytesMut,
+    /// Where the first Cluster starts.
+    set_up_bytes: Option<u64>,
+    /// The set-up in force is not the input's first.
+    again: bool,
+    resume: Option<Resume>,
+}
+
+/// The place where one goes on, until it is reached.
+struct Resume {
+    offset: u64,
+    tracks: Vec<Track>,
+    /// Bytes of set-up that are known already; the input's own is passed over then.
+    carried: Option<u64>,
 }
 
 impl Demuxer {
@@ -67,6 +88,7 @@ impl Demuxer {
         Self {
             limits,
             input: Input::default(),
+            position: 0,
             skip: 0,
             started: false,
             clock: Clock::default(),
@@ -80,11 +102,54 @@ impl Demuxer {
             events: VecDeque::new(),
             finished: false,
             failed: None,
+            cluster_at: 0,
+            set_up_at: 0,
+            set_up: BytesMut::new(),
+            set_up_bytes: None,
+            again: false,
+            resume: None,
         }
     }
 
-    pub fn push(&mut self, data: Bytes) -> Result<(), Error> {
+    /// Goes on at `offset` as if all before it had been read. `tracks`: as they were told last.
+    pub fn resume(limits: Limits, offset: u64, set_up: &SetUp, tracks: &[Track]) -> Self {
+        let mut demuxer = Self::new(limits);
+        let carried = match set_up {
+            SetUp::First => None,
+            SetUp::Carried(bytes) => {
+                demuxer.push_bytes(bytes.clone());
+                demuxer.again = true;
+                Some(bytes.len() as u64)
+            }
+            SetUp::Again => {
+                (demuxer.position, demuxer.set_up_at, demuxer.again) = (offset, offset, offset > 0);
+                return demuxer;
+            }
+        };
+        demuxer.resume = Some(Resume { offset, tracks: tracks.to_vec(), carried });
+        demuxer
+    }
+
+    /// How to go on at `offset`, which is a unit's or that of tracks.
+    pub fn state(&self, offset: u64) -> (u64, SetUp) {
+        let large = self.set_up.len() > super::CARRIED;
+        if offset <= self.set_up_at || (self.again && large) {
+            return (self.set_up_at, SetUp::Again);
+        }
+        if self.again { (offset, SetUp::Carried(self.set_up.clone().freeze())) } else { (offset, SetUp::First) }
+    }
+
+    /// How many bytes of the input are set-up: those before the first Cluster.
+    pub fn set_up_bytes(&self) -> u64 {
+        self.set_up_bytes.unwrap_or(0)
+    }
+
+    fn push_bytes(&mut self, data: Bytes) {
         self.input.push(data);
+    }
+
+    pub fn push(&mut self, data: Bytes) -> Result<(), Error> {
+        self.push_bytes(data);
         Ok(())
     }
 
@@ -112,7 +177,7 @@ impl Demuxer {
 
     /// Reads one element; false where more bytes are needed.
     fn step(&mut self) -> Result<bool, Error> {
-        self.skip -= self.input.skip(self.skip);
+        self.skip -= self.pass(self.skip);
         let mut head = [0; ebml::MAX_HEADER];
         let filled = self.input.peek(&mut head);
         let header = match Header::parse(&head[..filled]) {
@@ -124,14 +189,18 @@ impl Demuxer {
         if !self.started && header.id != id::EBML {
             return Err(Error::UnsupportedContainer);
         }
+        if self.passes_over(&header)? {
+            return Ok(true);
+        }
         let most = match header.id {
             id::SEGMENT => {
-                self.input.skip(header.length as u64);
-                self.begin_segment()?;
+                self.begin_segment(&head[..header.length])?;
+                self.pass(header.length as u64);
                 return Ok(true);
             }
             id::CLUSTER => {
-                self.input.skip(header.length as u64);
+                self.begin_cluster();
+                self.pass(header.length as u64);
                 self.cluster = None;
                 self.clock_known = true;
                 self.tell_tracks_if_known()?;
@@ -142,7 +211,7 @@ impl Demuxer {
             id::TIMESTAMP => 8,
             _ => {
                 self.skip = size(&header)?;
-                self.input.skip(header.length as u64);
+                self.pass(header.length as u64);
                 return Ok(true);
             }
         };
@@ -153,12 +222,27 @@ impl Demuxer {
         if self.input.len() - header.length < size {
             return Ok(false);
         }
-        self.input.skip(header.length as u64);
+        let at = self.position;
+        self.pass(header.length as u64);
         let Some(content) = self.input.take(size) else { return Ok(false) };
+        self.position += size as u64;
         match header.id {
-            id::EBML => self.read_ebml(&content)?,
-            id::INFO => self.read_info(&content)?,
-            id::TRACKS => self.read_tracks(content)?,
+            id::EBML => {
+                self.read_ebml(&content)?;
+                self.begin_set_up(at);
+                self.keep_set_up(&head[..header.length], &content);
+            }
+            id::INFO => {
+                self.keep_set_up(&head[..header.length], &content);
+                self.read_info(&content)?;
+            }
+            id::TRACKS => {
+                if content != self.tracks {
+                    self.again |= self.set_up_bytes.is_some();
+                    self.keep_set_up(&head[..header.length], &content);
+                }
+                self.read_tracks(content)?;
+            }
             id::TIMESTAMP => self.cluster = Some(ebml::uint(&content)?),
             id::SIMPLE_BLOCK => self.read_block(Block::simple(content)?)?,
             _ => {
@@ -167,6 +251,49 @@ impl Demuxer {
                 }
             }
         }
+        Ok(true)
+    }
+
+    /// Drops up to `length` bytes, and tells how many.
+    fn pass(&mut self, length: u64) -> u64 {
+        let passed = self.input.skip(length);
+        self.position += passed;
+        passed
+    }
+
+    /// A set-up starts at `at`.
+    fn begin_set_up(&mut self, at: u64) {
+        self.again |= self.set_up_bytes.is_some();
+        self.set_up_at = at;
+        self.set_up.clear();
+    }
+
+    /// Keeps an element of the set-up, as long as it is not too large to be carried about.
+    fn keep_set_up(&mut self, header: &[u8], content: &[u8]) {
+        if self.set_up.len() <= super::CARRIED {
+            self.set_up.extend_from_slice(header);
+            let room = super::CARRIED + 1;
+            self.set_up.extend_from_slice(content.get(..room).unwrap_or(content));
+        }
+    }
+
+    /// A Cluster starts: the first of a resumed stream is the one where it goes on.
+    fn begin_cluster(&mut self) {
+        self.set_up_bytes.get_or_insert(self.position);
+        if let Some(resume) = self.resume.take() {
+            self.position = resume.offset;
+        }
+        self.cluster_at = self.position;
+    }
+
+    /// Passes over the input's own set-up where another one is in force.
+    fn passes_over(&mut self, header: &Header) -> Result<bool, Error> {
+        let carried = self.resume.as_ref().and_then(|resume| resume.carried);
+        if carried.is_none_or(|carried| self.position < carried) || header.id == id::CLUSTER {
+            return Ok(false);
+        }
+        self.skip = if header.id == id::SEGMENT { 0 } else { size(header)? };
+        self.pass(header.length as u64);
         Ok(true)
     }
 
@@ -209,8 +336,10 @@ impl Demuxer {
     }
 
     /// What a Segment says holds for that Segment only.
-    fn begin_segment(&mut self) -> Result<(), Error> {
+    fn begin_segment(&mut self, header: &[u8]) -> Result<(), Error> {
         self.tell_tracks()?;
+        self.again |= self.set_up_bytes.is_some();
+        self.keep_set_up(header, &[]);
         self.streams.clear();
         self.tracks = Bytes::new();
         self.clock = Clock::default();
@@ -242,6 +371,14 @@ impl Demuxer {
         self.streams = entries.into_iter().map(Stream::new).collect::<Result<_, _>>()?;
         self.tracks = content;
         self.pending = true;
+        if let Some(resume) = &self.resume {
+            for stream in &mut self.streams {
+                if let Some(known) = resume.tracks.iter().find(|track| track.id == stream.entry.id) {
+                    stream.know(&known.format);
+                }
+            }
+            return self.tell_tracks();
+        }
         self.tell_tracks_if_known()
     }
 
@@ -258,6 +395,7 @@ impl Demuxer {
             return Ok(());
         }
         let frames = Frames {
+            offset: self.cluster_at,
             stream: index,
             pts: self.clock.pts(cluster, block.relative, stream.entry.codec_delay)?,
             duration: block.duration.map(|duration| self.clock.ticks(i128::from(duration))).transpose()?,
@@ -299,12 +437,13 @@ impl Demuxer {
         if !std::mem::take(&mut self.pending) {
             return Ok(());
         }
-        self.push_tracks();
+        self.push_tracks(self.set_up_at);
         self.held_bytes = 0;
         std::mem::take(&mut self.held).into_iter().try_for_each(|frames| self.give(frames))
     }
 
-    fn push_tracks(&mut self) {
+    /// `offset`: where they would be told again.
+    fn push_tracks(&mut self, offset: u64) {
         let timescale = self.clock.timescale;
         let track = |stream: &Stream| Track {
             id: stream.entry.id,
@@ -312,7 +451,8 @@ impl Demuxer {
             language: stream.entry.language.clone(),
             format: stream.format(),
         };
-        self.events.push_back(Event::Tracks(self.streams.iter().map(track).collect()));
+        let tracks = self.streams.iter().map(track).collect();
+        self.events.push_back(Event::Tracks { tracks, offset });
     }
 
     fn give(&mut self, frames: Frames) -> Result<(), Error> {
@@ -320,7 +460,7 @@ impl Demuxer {
             Some(stream) => frames.times(stream, self.clock.timescale),
             None => return Ok(()),
         };
-        for ((data, sync), (offset, duration)) in frames.frames.into_iter().zip(times) {
+        for ((data, sync), (later, duration)) in frames.frames.into_iter().zip(times) {
             if data.is_empty() {
                 continue;
             }
@@ -329,17 +469,17 @@ impl Demuxer {
             let changed = stream.learn(&data, sync)?;
             let described = stream.is_described();
             if changed {
-                self.push_tracks();
+                self.push_tracks(frames.offset);
             }
             if described {
-                let pts = frames.pts + offset;
+                let pts = frames.pts + later;
                 self.events.push_back(Event::Unit(AccessUnit {
                     track,
                     pts,
                     dts: pts,
                     duration,
                     sync,
-                    offset: 0,
+                    offset: frames.offset,
                     data,
                 }));
             }
@@ -354,6 +494,8 @@ fn size(header: &Header) -> Result<u64, Error> {
 
 /// The frames of one block, as access units without their place.
 struct Frames {
+    /// Where their Cluster starts.
+    offset: u64,
     stream: usize,
     /// Of the first.
     pts: Ticks,

@@ -43,6 +43,30 @@ impl Stream {
         Ok(stream)
     }
 
+    /// Takes over the format that was told last before the place where one goes on.
+    pub fn know(&mut self, format: &Format) {
+        let Format::Video(video) = format else {
+            if let Format::Audio(_) = format {
+                self.format = Some(format.clone());
+            }
+            return;
+        };
+        match self.coding {
+            Coding::H264(_) => {
+                if let Ok((sets, _)) = h264::ParameterSets::from_avcc(&video.config) {
+                    self.sets = [sets.sps, sets.pps, Vec::new()];
+                }
+            }
+            Coding::H265(_) => {
+                if let Ok((sets, _)) = h265::ParameterSets::from_hvcc(&video.config) {
+                    self.sets = [sets.sps, sets.pps, sets.vps];
+                }
+            }
+            _ => {}
+        }
+        self.format = Some(format.clone());
+    }
+
     /// Whether [`Self::format`] is final, as far as can be told before the set-up changes.
     pub fn is_known(&self) -> bool {
         self.format.is_some() || self.coding == Coding::Unread

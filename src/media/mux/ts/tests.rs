@@ -30,7 +30,7 @@ fn demux(bytes: Vec<u8>) -> (Vec<Track>, Vec<AccessUnit>) {
     let (mut tracks, mut units) = (Vec::new(), Vec::new());
     while let Some(event) = demuxer.poll().expect("is read") {
         match event {
-            Event::Tracks(found) => tracks = found,
+            Event::Tracks { tracks: found, .. } => tracks = found,
             Event::Unit(unit) => units.push(unit),
         }
     }

@@ -163,7 +163,7 @@ fn parameter_sets_in_the_samples_are_a_new_set_up() {
     assert_eq!(units.len(), 50);
     assert_eq!(units[25].sync, Sync::Idr);
     assert!(units.iter().all(|u| u.data[4] & 31 != 9), "no access unit delimiters");
-    let place = events.iter().rposition(|e| matches!(e, Event::Tracks(_))).unwrap();
+    let place = events.iter().rposition(|e| matches!(e, Event::Tracks { .. })).unwrap();
     assert_eq!(place, 26, "before the first unit that needs it");
 }
 

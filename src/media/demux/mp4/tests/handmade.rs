@@ -188,7 +188,7 @@ fn another_sample_description_is_told_before_its_first_sample() {
     let (events, result) = demux(&[bx(b"mdat", &[&payload(4)]), moov(&[track], &[])].concat());
     assert_eq!(result, Ok(()));
     let channels = |event: &Event| match event {
-        Event::Tracks(tracks) => match &tracks[0].format {
+        Event::Tracks { tracks, .. } => match &tracks[0].format {
             Format::Audio(audio) => Some(audio.channels),
             _ => None,
         },

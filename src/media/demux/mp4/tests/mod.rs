@@ -58,5 +58,5 @@ fn units(events: &[Event]) -> Vec<&AccessUnit> {
 }
 
 fn tracks(events: &[Event]) -> Vec<&Vec<Track>> {
-    events.iter().filter_map(|e| if let Event::Tracks(tracks) = e { Some(tracks) } else { None }).collect()
+    events.iter().filter_map(|e| if let Event::Tracks { tracks, .. } = e { Some(tracks) } else { None }).collect()
 }

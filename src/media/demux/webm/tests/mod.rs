@@ -122,7 +122,10 @@ fn error(stream: &[u8]) -> Error {
 }
 
 fn told(events: &[Event]) -> Vec<&Vec<Track>> {
-    events.iter().filter_map(|event| if let Event::Tracks(tracks) = event { Some(tracks) } else { None }).collect()
+    events
+        .iter()
+        .filter_map(|event| if let Event::Tracks { tracks, .. } = event { Some(tracks) } else { None })
+        .collect()
 }
 
 fn units(events: &[Event]) -> Vec<&AccessUnit> {
@@ -137,7 +140,7 @@ fn times(events: &[Event]) -> Vec<(u32, i64, Option<i64>)> {
 /// `T` for tracks, the track's number for a unit.
 fn order(events: &[Event]) -> String {
     let letter = |event: &Event| match event {
-        Event::Tracks(_) => "T".to_string(),
+        Event::Tracks { .. } => "T".to_string(),
         Event::Unit(unit) => unit.track.0.to_string(),
     };
     events.iter().map(letter).collect()
@@ -186,7 +189,7 @@ fn blocks_come_out_with_their_last_byte() {
     let start = [head(&[opus(1, &[])]), cluster(0)].concat();
     let mut demuxer = Demuxer::new(Limits::default());
     demuxer.push(start.into()).unwrap();
-    assert!(matches!(demuxer.poll(), Ok(Some(Event::Tracks(_)))));
+    assert!(matches!(demuxer.poll(), Ok(Some(Event::Tracks { .. }))));
     let block = simple(1, 7, OPUS);
     let (all_but_one, last) = block.split_at(block.len() - 1);
     demuxer.push(Bytes::copy_from_slice(all_but_one)).unwrap();

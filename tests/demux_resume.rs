@@ -1,0 +1,142 @@
+//! A demuxer that goes on in the middle gives the very units that follow there, in every container.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use segmill::media::demux::{Demuxer, Event, Limits, Spool, State};
+use segmill::media::{AccessUnit, Error, Track, TrackId};
+use support::media::{Clip, Picture, Shape, Sound};
+
+#[derive(Default)]
+struct Memory(Vec<u8>);
+
+impl Spool for Memory {
+    fn append(&mut self, data: &[u8]) -> Result<(), Error> {
+        self.0.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn read(&mut self, offset: u64, length: usize) -> Result<Bytes, Error> {
+        let from = offset as usize;
+        Ok(Bytes::copy_from_slice(&self.0[from..from + length]))
+    }
+}
+
+/// One unit, with how the input can be taken up at it and the tracks that were told before it.
+struct Given {
+    unit: AccessUnit,
+    state: State,
+    tracks: Vec<Track>,
+}
+
+fn read(mut demuxer: Demuxer, input: &[&[u8]]) -> Vec<Given> {
+    let (mut given, mut tracks) = (Vec::new(), Vec::new());
+    let mut events = |demuxer: &mut Demuxer, ends: bool| {
+        loop {
+            match demuxer.poll() {
+                Ok(Some(Event::Tracks { tracks: told, .. })) => tracks = told,
+                Ok(Some(Event::Unit(unit))) => {
+                    let state = demuxer.state(unit.offset, tracks.clone()).expect("a unit has come");
+                    given.push(Given { unit, state, tracks: tracks.clone() });
+                }
+                Ok(None) => return,
+                // A file that is cut where another begins says at its end that samples are missing.
+                Err(Error::Truncated(_)) if ends => return,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    for piece in input.iter().flat_map(|part| part.chunks(10_000)) {
+        demuxer.push(Bytes::copy_from_slice(piece)).expect("it is media");
+        events(&mut demuxer, false);
+    }
+    demuxer.finish();
+    events(&mut demuxer, true);
+    given
+}
+
+fn by_track<'a>(given: impl Iterator<Item = &'a Given>) -> BTreeMap<TrackId, Vec<&'a AccessUnit>> {
+    let mut tracks: BTreeMap<TrackId, Vec<&AccessUnit>> = BTreeMap::new();
+    given.for_each(|given| tracks.entry(given.unit.track).or_default().push(&given.unit));
+    tracks
+}
+
+/// Takes the input up at every few units, and compares what is given from there on.
+fn check(label: &str, input: &[u8]) {
+    let whole = read(Demuxer::new(None, Limits::default(), Box::new(Memory::default())), &[input]);
+    assert!(whole.len() > 30, "{label}: {}", whole.len());
+    for from in (0..whole.len()).step_by(7) {
+        let Given { unit, state, tracks } = &whole[from];
+        let (set_up, offset) = (state.set_up_bytes() as usize, state.offset());
+        assert!(offset <= unit.offset, "{label}: unit {from}");
+        let bytes = postcard::to_allocvec(state).expect("a state can be written");
+        let state: State = postcard::from_bytes(&bytes).expect("a state can be read");
+        let resumed = Demuxer::resume(&state, Limits::default(), Box::new(Memory::default())).expect("a state");
+        let again = read(resumed, &[&input[..set_up], &input[offset as usize..]]);
+        let expected = by_track(whole.iter().filter(|given| given.unit.offset >= unit.offset));
+        let found = by_track(again.iter().filter(|given| given.unit.offset >= unit.offset));
+        for (track, expected) in expected {
+            let found = found.get(&track).map(Vec::as_slice).unwrap_or_default();
+            assert_eq!(found.len(), expected.len(), "{label}: track {track:?} from unit {from} at {offset}");
+            assert!(found == expected, "{label}: track {track:?} from unit {from} at {offset}");
+        }
+        let told = again.iter().find(|given| given.unit.offset >= unit.offset).map(|given| &given.tracks);
+        // Where all is read again nothing is taken over; else the tracks are those that were told.
+        let first = again.first().map(|given| given.unit.offset);
+        if first == Some(unit.offset) {
+            assert!(told.is_none_or(|told| told.is_empty() || told == tracks), "{label}: the tracks at unit {from}");
+        }
+    }
+}
+
+fn clip(shape: Shape, video: Picture, audio: Sound) -> Clip {
+    Clip { shape, video: Some(video), audio: Some(audio), gop: 15, b_frames: 2, ..Clip::default() }
+}
+
+#[test]
+fn every_container_can_be_taken_up_at_any_unit() {
+    use {Picture::*, Shape::*, Sound::*};
+    for (shape, video, audio) in [
+        (Ts, H264, Aac),
+        (Ts, H265, Ac3),
+        (Ts, Mpeg2, Mp3),
+        (FragmentedMp4, H264, Aac),
+        (FragmentedMp4, Vp9, Opus),
+        (FaststartMp4, H264, Aac),
+        (FaststartMp4, H265, Aac),
+        (Mp4, H264, Aac),
+        (Webm, Vp8, Opus),
+        (Webm, Vp9, Opus),
+        (MatroskaLive, H264, Aac),
+        (MatroskaLive, Mpeg2, Ac3),
+    ] {
+        let clip = clip(shape, video, audio);
+        check(&format!("{shape:?} {video:?} {audio:?}"), &clip.bytes());
+    }
+}
+
+#[test]
+fn an_input_whose_set_up_changes_can_be_taken_up_at_any_unit() {
+    use {Picture::*, Shape::*, Sound::*};
+    for (shape, video, audio) in
+        [(Ts, H264, Aac), (FragmentedMp4, H264, Aac), (FaststartMp4, H264, Aac), (Webm, Vp8, Opus)]
+    {
+        let before = clip(shape, video, audio);
+        let after = Clip { width: 480, height: 270, ..clip(shape, video, audio) };
+        check(&format!("two of {shape:?}"), &[before.bytes(), after.bytes()].concat());
+    }
+}
+
+#[test]
+fn parameter_sets_that_come_only_once_are_remembered() {
+    // MPEG-TS whose parameter sets stand at the first picture only.
+    let once = Clip { more: "-bsf:v filter_units=pass_types=1-6|9", ..clip(Shape::Ts, Picture::H264, Sound::Aac) };
+    let (with, without) = (clip(Shape::Ts, Picture::H264, Sound::Aac).bytes(), once.bytes());
+    // Of the first file only the first GOP: both have the same layout of time.
+    let whole = read(Demuxer::new(None, Limits::default(), Box::new(Memory::default())), &[&with]);
+    let second = whole.iter().filter(|given| given.unit.track == whole[0].unit.track).nth(15).expect("a second GOP");
+    let input = [&with[..second.unit.offset as usize], &without].concat();
+    check("parameter sets only once", &input);
+}
