@@ -7,7 +7,7 @@ use std::fs;
 use segmill::job::{Deinterlace, Preset};
 use segmill::protocol::{
     self, AudioChoice, AudioRequest, BinaryHeader, ClientMessage, CutOn, FrameRate, Input, Mode, Output,
-    OutputContainer, ServerMessage, Start, VideoChoice, VideoRequest,
+    OutputContainer, ResumeFrom, ServerMessage, Start, VideoChoice, VideoRequest,
 };
 use segmill::server::problem::Problem;
 use serde::Serialize;
