@@ -9,7 +9,7 @@ use gstreamer as gst;
 use super::{elements, pipeline};
 use crate::job::{Failure, FailureCode, Preset, VideoSpec};
 use crate::media::codec::{annexb, av1, h264, h265, vp9};
-use crate::media::{Error, Hdr, Mastering, VideoCodec};
+use crate::media::{Colour, Error, Hdr, Mastering, VideoCodec};
 
 /// VBV buffer, milliseconds at the highest rate.
 const VBV_MS: u32 = 1000;
@@ -150,12 +150,14 @@ fn realtime_speed(preset: Preset) -> u32 {
 /// Turns an encoder's output into samples in the form of `AccessUnit::data`.
 pub struct Packer {
     codec: VideoCodec,
+    /// What AV1's encoder doesn't write down.
+    colour: Colour,
     set_up: bool,
 }
 
 impl Packer {
-    pub fn new(codec: VideoCodec) -> Self {
-        Self { codec, set_up: false }
+    pub fn new(codec: VideoCodec, colour: Colour) -> Self {
+        Self { codec, colour, set_up: false }
     }
 
     /// The sample's bytes; with the first one, the set-up in the form of `Video::config`.
@@ -172,10 +174,10 @@ impl Packer {
                 let config = first.then(|| vp9::video(&data).map(|video| video.config)).transpose();
                 config.map(|config| (config, data))
             }
-            VideoCodec::Av1 => {
+            VideoCodec::Av1 => av1::with_colour(&data, self.colour).and_then(|data| {
                 let config = first.then(|| av1::video(&data).map(|video| video.config)).transpose();
                 config.map(|config| (config, av1::strip(data)))
-            }
+            }),
             VideoCodec::Vp8 | VideoCodec::Mpeg2 => Ok((None, data)),
         };
         packed.map_err(not_understood)

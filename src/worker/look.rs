@@ -16,7 +16,9 @@ pub struct Look {
     /// As decoded, and of the upright picture.
     sample_aspect: ((u32, u32), (u32, u32)),
     rotation: u16,
+    /// As it is told, and with what is left open said outright.
     colour: Colour,
+    outright: Colour,
     hdr: Hdr,
     colorimetry: String,
 }
@@ -32,6 +34,7 @@ impl Look {
             sample_aspect: ((across, down), upright),
             rotation: video.rotation,
             colour: video.colour,
+            outright: colour::outright(video.colour, video.height),
             hdr: video.hdr,
             colorimetry: colour::colorimetry(video.colour, video.height),
         }
@@ -87,6 +90,11 @@ impl Look {
             gst::Caps::builder("video/x-raw").field("format", "I420_10LE").field("colorimetry", &self.colorimetry);
         filter.set_property("caps", caps.build());
         Ok(vec![filter, tone_mapper::make(self.colour, self.hdr)?])
+    }
+
+    /// The colours of a rung.
+    pub fn colour(&self, spec: &VideoSpec) -> Colour {
+        if spec.tone_mapped(self.colour) { Colour::BT709 } else { self.outright }
     }
 
     /// What is said of a rung's light, where there still is high dynamic range.

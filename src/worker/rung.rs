@@ -13,7 +13,7 @@ use super::times::Times;
 use super::video::{mismatch, source_pad};
 use super::{elements, look, scaler};
 use crate::job::{EncodedSample, Failure, Schedule, VideoSpec};
-use crate::media::{Hdr, Ticks, Video};
+use crate::media::{Colour, Hdr, Ticks, Video};
 
 pub struct Rendition<'a> {
     pub index: usize,
@@ -108,7 +108,7 @@ impl Showing {
 pub fn build(
     pipeline: &gst::Pipeline,
     (upstream, queued): (&gst::Element, bool),
-    (caps, hdr): (gst::Caps, Hdr),
+    (caps, colour, hdr): (gst::Caps, Colour, Hdr),
     rendition: Rendition<'_>,
     threads: u32,
     fault: &Fault,
@@ -132,7 +132,7 @@ pub fn build(
     let queue = queue()?;
     showing.choose(&source_pad(&queue)?);
     let mut output =
-        Output { rendition: index, packer: Packer::new(spec.codec), times: showing.times, first, sink, count };
+        Output { rendition: index, packer: Packer::new(spec.codec, colour), times: showing.times, first, sink, count };
     let sink = pipeline::sink(&caps, fault, move |sample| output.take(sample));
     pipeline::chain(pipeline, &[&tee, &queue, &encoder, sink.upcast_ref()])?;
     Ok(tee)

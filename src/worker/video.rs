@@ -109,7 +109,7 @@ fn branches(
         pipeline::chain(pipeline, &line.iter().collect::<Vec<_>>())?;
         let mut upstream = line.pop().unwrap_or_else(|| tee.clone());
         for (place, made) in branch.into_iter().enumerate() {
-            let caps = (look.rung(made.spec)?, look.hdr(made.spec));
+            let caps = (look.rung(made.spec)?, look.colour(made.spec), look.hdr(made.spec));
             upstream = rung::build(pipeline, (&upstream, place > 0), caps, made, threads, fault)?;
         }
     }

@@ -79,6 +79,38 @@ fn mastering_of(bytes: &[u8]) -> Option<Mastering> {
     Mastering::from_fractions(raw.primaries.map(point), point(raw.white), brightest, darkest)
 }
 
+/// The temporal unit with another colour description in its sequence header, where it has one.
+pub fn with_colour(unit: &Bytes, colour: Colour) -> Result<Bytes, Error> {
+    if !obus(unit).any(|obu| obu.kind == OBU_SEQUENCE_HEADER) {
+        return Ok(unit.clone());
+    }
+    let mut made = BytesMut::with_capacity(unit.len() + 8);
+    let mut rest = &unit[..];
+    while let Some(obu) = Obu::parse(rest) {
+        let (whole, more) = rest.split_at(obu.length);
+        rest = more;
+        if obu.kind != OBU_SEQUENCE_HEADER {
+            made.put_slice(whole);
+            continue;
+        }
+        let payload = Sequence::parse(obu.payload)?.recoloured(obu.payload, colour)?;
+        const HAS_SIZE: u8 = 0x02;
+        made.put_u8(OBU_SEQUENCE_HEADER << 3 | HAS_SIZE);
+        put_leb128(&mut made, payload.len());
+        made.put_slice(&payload);
+    }
+    made.put_slice(rest);
+    Ok(made.freeze())
+}
+
+fn put_leb128(out: &mut BytesMut, mut value: usize) {
+    while value > 0x7f {
+        out.put_u8(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.put_u8(value as u8);
+}
+
 /// The unit as MP4 and Matroska hold it: without temporal delimiters, tile lists and padding.
 ///
 /// Copies only where one of these stands between other OBUs; what follows a malformed one is left as it is.

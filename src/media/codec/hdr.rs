@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(bt2020().to_bytes()[..], mastering);
         // 0 0 0 0x32 at the end needs an emulation prevention byte.
         let escaped = hex("33c2 86c4 1d4c 0bb8 84d0 3e80 3d13 4042 00989680 00000332 ");
-        let escaped = [&escaped[..22], &[0, 3, 0, 0x32]].concat();
+        let escaped = [&escaped[..22], &[3, 0, 0x32]].concat();
         let messages = [hex("05 02 aabb 89 18"), escaped, hex("90 04 03e8 0190 80")].concat();
         let expected = Hdr { mastering: Some(bt2020()), light: Some((1000, 400)) };
         assert_eq!(of_unit(VideoCodec::H265, &prefixed(&[hex("4e01"), messages.clone()].concat())), expected);
