@@ -32,12 +32,17 @@ impl AudioClock {
         self.next
     }
 
+    /// Whether a unit that is told to begin at `told` goes on where the last one ended, as far as anyone can tell.
+    pub fn goes_on(&self, told: Ticks, rate: Timescale) -> bool {
+        self.next.is_some_and(|next| (told - next).0.saturating_abs() <= JITTER_MS * i64::from(rate.get()) / 1000)
+    }
+
     /// The place of a unit that is told to begin at `told`, in samples at `rate`.
     pub fn place(&mut self, told: Ticks, rate: Timescale) -> Ticks {
         let samples = |ms: i64| ms * i64::from(rate.get()) / 1000;
         let Some(next) = self.next else { return told };
         let late = told - next;
-        if late.0.saturating_abs() > samples(JITTER_MS) {
+        if !self.goes_on(told, rate) {
             self.lag = 0;
             return told;
         }

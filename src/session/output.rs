@@ -64,6 +64,8 @@ struct Lane {
     samples: Vec<Sample>,
     start: Ticks,
     end: Ticks,
+    /// Whether decoding can start with the first sample, and all of it is right from there on.
+    independent: bool,
 }
 
 impl Output {
@@ -112,11 +114,13 @@ impl Output {
         if new_set_up {
             self.state.tracks = tracks;
         }
+        // On another timeline the same set-up is sent again, under the next id.
+        let new_init = new_set_up || segment.discontinuity;
         let mut init = None;
         let riding = if planned.is_copy() { &pending.events.units[..] } else { &[] };
         let media = match planned.container {
             OutputContainer::Cmaf => {
-                if new_set_up {
+                if new_init {
                     self.state.init += 1;
                     let header = InitHeader {
                         output: planned.name.clone(),
@@ -153,7 +157,7 @@ impl Output {
             frames: first.samples.len() as u64,
             bytes: media.len() as u64,
             sha256: hex(&Sha256::digest(&media)),
-            independent: first.samples.first().is_some_and(|sample| sample.sync),
+            independent: first.independent,
             discontinuity: segment.discontinuity || (new_set_up && self.state.init > 1),
         };
         let header = BinaryHeader::Segment(header);
@@ -250,9 +254,13 @@ fn source_times(schedule: &Schedule, cut: &Cut) -> BTreeMap<Ticks, Ticks> {
 
 fn video_lane(plan: &Plan, source: Source, pending: &Pending, made: &Made) -> Result<Option<Lane>, Failure> {
     let (Some(planned), Some(cut)) = (&plan.video, &pending.segment.video) else { return Ok(None) };
-    let own_times = (planned.track.timescale, cut.window);
-    let (format, samples, (timescale, Window { start, end })) = match source {
-        Source::Copy => (planned.source.clone(), copied(cut), own_times),
+    let independent = |samples: &[Sample]| samples.first().is_some_and(|sample| sample.sync);
+    let (format, samples, (timescale, Window { start, end }), independent) = match source {
+        // Its own units, from sync sample to sync sample: pictures that lead the next one go with that.
+        Source::Copy => {
+            let closed = cut.units.first().is_some_and(|unit| unit.sync == Sync::Idr);
+            (planned.source.clone(), copied(cut), (planned.track.timescale, cut.span), closed)
+        }
         Source::Rendition(index) => {
             let encoded = encoded(made.video.as_ref(), index)?;
             let Some(spec) = planned.renditions.get(index) else { return Ok(None) };
@@ -262,14 +270,16 @@ fn video_lane(plan: &Plan, source: Source, pending: &Pending, made: &Made) -> Re
                     let Some(first) = shown.first() else { return Ok(None) };
                     (*timescale, Window { start: first.pts, end: *end })
                 }
-                None => own_times,
+                None => (planned.track.timescale, cut.window),
             };
             let mut pictures = encoded.samples.clone();
             let of_source = schedule.map(|schedule| source_times(schedule, cut));
             let source_time = |at: Ticks| of_source.as_ref().and_then(|times| times.get(&at).copied()).unwrap_or(at);
             pending.captions.carry(spec.codec, &mut pictures, source_time);
             let source = Video { hdr: made.hdr, ..planned.source.clone() };
-            (video_format(spec, &source, encoded)?, samples(&pictures), times)
+            let samples = samples(&pictures);
+            let independent = independent(&samples);
+            (video_format(spec, &source, encoded)?, samples, times, independent)
         }
     };
     let (timescale, factor) = fine_timescale(timescale);
@@ -282,6 +292,7 @@ fn video_lane(plan: &Plan, source: Source, pending: &Pending, made: &Made) -> Re
         samples,
         start: scaled(start),
         end: scaled(end),
+        independent,
     }))
 }
 
@@ -332,7 +343,7 @@ fn audio_lane(
         Source::Copy => cut.units.last().map_or(start, |unit| unit.pts + unit.duration.unwrap_or_default()),
         Source::Rendition(_) => last.pts + Ticks(frame_samples(&format)),
     };
-    Ok(Some(Lane { format, timescale, language, samples, start, end }))
+    Ok(Some(Lane { format, timescale, language, samples, start, end, independent: true }))
 }
 
 /// What an audio rendition is, known before its first frame has been made.

@@ -74,6 +74,9 @@ impl Planner {
     }
 
     pub fn jobs(&mut self, plan: &Plan, segment: &Segment) -> Jobs {
+        if segment.discontinuity {
+            self.pinned.origins.clear();
+        }
         let hdr = self.hdr(plan, segment);
         let schedules: Arc<[Option<Schedule>]> = self.schedules(plan, segment).into();
         let video = plan.video.as_ref().zip(segment.video.as_ref()).filter(|(video, _)| !video.renditions.is_empty());
