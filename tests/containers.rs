@@ -262,6 +262,60 @@ fn a_copy_that_begins_before_its_presentation_is_read_with_its_own_times() {
     assert_eq!(read_again(&file), pts, "and our own demuxer agrees");
 }
 
+/// `segmill push` of a file, copied, with a service inside the process: its exit code, what it printed.
+fn push(file: &Path, out: &Path) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_segmill"))
+        .arg("push")
+        .arg(file)
+        .args(["--json", "--segment-ms", "1000", "--outputs", r#"[{"name":"v","video":{"codec":"copy"}}]"#, "--out"])
+        .arg(out)
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn a_trimmed_clip_is_copied_whole_and_counted_by_what_is_presented() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = "-f lavfi -i testsrc2=size=128x96:rate=25 -t 6 -c:v libx264 -preset veryfast -g 50 -bf 2";
+    ffmpeg(folder.path(), &format!("{source} ~/whole.mp4"));
+    ffmpeg(folder.path(), "-ss 2.6 -i ~/whole.mp4 -c copy ~/cut.mp4");
+    let (file, out) = (folder.path().join("cut.mp4"), folder.path().join("out"));
+    let (code, said) = push(&file, &out);
+    assert_eq!(code, Some(0), "{said}");
+    let source = read(&file);
+    let times: Vec<i64> = source.of(true).iter().map(|unit| unit.pts.0).collect();
+    let presented = times.iter().filter(|pts| **pts >= 0).count();
+    assert!(presented < times.len(), "there are pictures before the start");
+    let done = said.lines().find(|line| line.contains(r#""type":"done""#)).unwrap();
+    assert!(done.contains(&format!(r#""frames_in":{presented},"frames_out":{{"v":{presented}}}"#)), "{done}");
+    let mut parts: Vec<PathBuf> =
+        std::fs::read_dir(out.join("v")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    parts.retain(|path| path.extension().is_some_and(|suffix| suffix == "mp4" || suffix == "m4s"));
+    // The init comes first.
+    parts.sort_by_key(|path| (path.extension() != Some("mp4".as_ref()), path.clone()));
+    assert!(parts.len() > 2, "{parts:?}");
+    let bytes: Vec<u8> = parts.iter().flat_map(|path| std::fs::read(path).unwrap()).collect();
+    let joined = folder.path().join("joined.mp4");
+    std::fs::write(&joined, bytes).unwrap();
+    assert_eq!(read_again(&joined), times);
+}
+
+#[test]
+fn an_edit_list_that_changes_the_speed_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    ffmpeg(folder.path(), "-f lavfi -i testsrc2=size=128x96:rate=25 -t 1 -c:v libx264 ~/whole.mp4");
+    let mut bytes = std::fs::read(folder.path().join("whole.mp4")).unwrap();
+    let rate = bytes.windows(4).position(|kind| kind == b"elst").unwrap() + 4 + 8 + 8;
+    assert_eq!(bytes[rate..rate + 4], [0, 1, 0, 0]);
+    bytes[rate..rate + 4].copy_from_slice(&[0, 0, 0x80, 0]);
+    let file = folder.path().join("slow.mp4");
+    std::fs::write(&file, bytes).unwrap();
+    let (code, said) = push(&file, &folder.path().join("out"));
+    assert_eq!(code, Some(3));
+    assert!(said.contains("unsupported_edit_list"), "{said}");
+}
+
 fn read_again(file: &Path) -> Vec<i64> {
     read(file).of(true).iter().map(|unit| unit.pts.0).collect()
 }
