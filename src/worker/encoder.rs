@@ -150,7 +150,7 @@ fn realtime_speed(preset: Preset) -> u32 {
 /// Turns an encoder's output into samples in the form of `AccessUnit::data`.
 pub struct Packer {
     codec: VideoCodec,
-    /// What AV1's encoder doesn't write down.
+    /// What the encoders of VP9 and AV1 don't write down.
     colour: Colour,
     set_up: bool,
 }
@@ -171,6 +171,7 @@ impl Packer {
             }
             VideoCodec::H265 => from_annexb(&data, first),
             VideoCodec::Vp9 => {
+                let data = vp9::with_color_space(&data, self.colour);
                 let config = first.then(|| vp9::video(&data).map(|video| video.config)).transpose();
                 config.map(|config| (config, data))
             }

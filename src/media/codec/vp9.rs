@@ -18,6 +18,30 @@ pub fn video(key_frame: &[u8]) -> Result<Video, Error> {
     Ok(video_of(&frame, level))
 }
 
+/// The unit with its colour space said, where it is a key frame of 4:2:0 that leaves it open and there is a word for it
+/// (bitstream specification 7.2.2).
+pub fn with_color_space(unit: &Bytes, colour: Colour) -> Bytes {
+    let color_space = match colour.matrix {
+        1 => 2,
+        5 | 6 => 1,
+        7 => 4,
+        9 => 5,
+        _ => return unit.clone(),
+    };
+    let open = |frame: &KeyFrame| frame.profile & 1 == 0 && frame.colour.matrix == 2;
+    let Some(frame) = KeyFrame::parse(unit).ok().filter(open) else { return unit.clone() };
+    // After the marker, the profile, four flags and the sync code; profile 2 tells its depth first.
+    let at = if frame.profile == 2 { 33 } else { 32 };
+    let mut bytes = unit.to_vec();
+    for n in 0..3 {
+        let (mask, bit) = (0x80 >> ((at + n) % 8), color_space >> (2 - n) & 1 == 1);
+        if let Some(byte) = bytes.get_mut((at + n) / 8) {
+            *byte = if bit { *byte | mask } else { *byte & !mask };
+        }
+    }
+    bytes.into()
+}
+
 /// With the code points that the bitstream left open filled in, in vpcC and the codec string too.
 pub fn with_colour(video: &Video, colour: Colour) -> Video {
     let filled = |told: u8, given: u8| if told == 2 { given } else { told };
@@ -220,6 +244,22 @@ mod tests {
         assert_eq!(video_from_vpcc(&open.config, 352, 288), Ok(open));
         let rgb = video(&hex("a2498342e015f011f606")).unwrap();
         assert_eq!(with_colour(&rgb, pq), rgb);
+    }
+
+    #[test]
+    fn a_color_space_is_said_where_it_was_open() {
+        let colour = |matrix| Colour { primaries: 9, transfer: 16, matrix, full_range: false };
+        let cases = [("824983420028102816", 9), ("92498342000af808fb03", 9), ("824983420028102816", 6)];
+        for (frame, matrix) in cases {
+            let (before, made) = (hex(frame), with_color_space(&hex(frame).into(), colour(matrix)));
+            assert_eq!(video(&made).unwrap().colour.matrix, matrix, "{frame}");
+            let (before, after) = (video(&before).unwrap(), video(&made).unwrap());
+            assert_eq!((before.width, before.height, before.bit_depth), (after.width, after.height, after.bit_depth));
+        }
+        // 4:4:4, no key frame.
+        for left in ["a24983420002be023ec0", "864983420028102816"] {
+            assert_eq!(with_color_space(&hex(left).into(), colour(9))[..], hex(left)[..], "{left}");
+        }
     }
 
     #[test]
