@@ -7,6 +7,7 @@ pub mod access_unit;
 pub mod codec;
 pub mod demux;
 pub mod error;
+pub mod language;
 pub mod mux;
 pub mod timeline;
 

@@ -7,6 +7,7 @@ pub mod av1;
 mod bits;
 pub mod h264;
 pub mod h265;
+pub mod latm;
 pub mod mp3;
 pub mod mpeg2;
 pub mod opus;

@@ -39,6 +39,7 @@ impl Elementary {
         match *content {
             Content::Video(codec) => Some(Self::Video(Video::new(codec, name, limit))),
             Content::Audio(codec) => Some(Self::Audio(Audio::new(codec, name))),
+            Content::Latm => Some(Self::Audio(Audio::latm(name))),
             Content::Other { .. } => None,
         }
     }

@@ -491,7 +491,7 @@ impl Stream {
     fn describe(&self) -> Track {
         let kind = match self.announced.content {
             Content::Video(_) => "video",
-            Content::Audio(_) => "audio",
+            Content::Audio(_) | Content::Latm => "audio",
             Content::Other { kind } => kind,
         };
         let other = || Format::Other { kind: kind.into(), codec: self.announced.name.clone() };

@@ -154,6 +154,8 @@ pub struct Stream {
 pub enum Content {
     Video(VideoCodec),
     Audio(AudioCodec),
+    /// AAC in LATM.
+    Latm,
     /// Not read here.
     Other {
         kind: &'static str,
@@ -242,6 +244,7 @@ fn content(stream_type: u8, own: &Descriptors, programme: &Descriptors) -> Conte
         0x24 => video(VideoCodec::H265),
         0x03 | 0x04 => audio(AudioCodec::Mp3),
         0x0f => audio(AudioCodec::Aac),
+        0x11 => Content::Latm,
         0x81 => audio(AudioCodec::Ac3),
         0x87 => audio(AudioCodec::Eac3),
         0x06 => match own.registration.as_ref() {
@@ -265,7 +268,7 @@ fn content(stream_type: u8, own: &Descriptors, programme: &Descriptors) -> Conte
         0x01 | 0x10 | 0x1e..=0x21 | 0x25..=0x29 | 0x32 | 0x33 | 0x42 | 0xd1 | 0xd2 | 0xd4 | 0xdb | 0xea => {
             other("video")
         }
-        0x11 | 0x1c | 0x2d | 0x2e | 0x82 | 0x8a | 0xc1 | 0xc2 | 0xcf => other("audio"),
+        0x1c | 0x2d | 0x2e | 0x82 | 0x8a | 0xc1 | 0xc2 | 0xcf => other("audio"),
         0x80 => other("video"),
         _ => other("data"),
     }
