@@ -2,9 +2,11 @@
 //!
 //! Everything that can't be made is refused here, by name, before any media is decoded.
 
+mod audio;
+
 use crate::job::{Inventory, Preset, VideoSpec};
 use crate::media::mux::{cmaf, ts};
-use crate::media::{Audio, AudioCodec, Chroma, DataKind, Format, Track, TrackId, Video, VideoCodec};
+use crate::media::{Audio, AudioCodec, Chroma, DataKind, Format, Track, TrackId, Video, VideoCodec, language};
 use crate::protocol::{
     AudioChoice, AudioInfo, AudioRequest, FrameRate, Output, OutputContainer, OutputInfo, VideoChoice, VideoInfo,
     VideoRequest,
@@ -262,7 +264,7 @@ impl Plan {
         tracks: &[Track],
         inventory: &Inventory,
     ) -> Result<(usize, Source), Refused> {
-        let (track, source) = nth_audio(tracks, request.track)?;
+        let (track, source) = audio::choose(tracks, request.track, request.language.as_deref())?;
         let index = match self.audio.iter().position(|audio| audio.track.id == track.id) {
             Some(index) => index,
             None => {
@@ -279,7 +281,7 @@ impl Plan {
             hold(container, &planned.track.format)?;
             return Ok((index, Source::Copy));
         }
-        let target = audio_target(request, &planned.source)?;
+        let target = audio::target(request, &planned.source)?;
         if target.codec == AudioCodec::Opus && container == OutputContainer::Ts {
             return refuse("container_cannot_hold", "MPEG-TS does not hold Opus here");
         }
@@ -335,6 +337,14 @@ pub fn check_request(outputs: &[Output], limits: Limits) -> Result<(), Refused> 
         if let Some(video) = output.video.as_ref().filter(|video| video.codec != VideoChoice::Copy) {
             hold_codec(output.container, video_codec(video.codec))?;
         }
+        if let Some(tag) = output.audio.as_ref().and_then(|audio| audio.language.as_deref())
+            && !language::is_tag(tag)
+        {
+            return refuse(
+                "bad_message",
+                format!("output {}: a language is a tag as `de`, `deu` or `de-AT`", output.name),
+            );
+        }
         let opus = output.audio.as_ref().is_some_and(|audio| audio.codec == AudioChoice::Opus);
         if opus && output.container == OutputContainer::Ts {
             return refuse("container_cannot_hold", format!("output {}: MPEG-TS does not hold Opus here", output.name));
@@ -361,9 +371,10 @@ fn auto_ladder(tracks: &[Track]) -> Result<Vec<Output>, Refused> {
             outputs.push(Output { video: video(VideoChoice::H264, Some(height)), ..output(format!("{height}p")) });
         }
     }
-    if let Ok((_, source)) = nth_audio(tracks, 0) {
+    if let Ok((_, source)) = audio::choose(tracks, None, None) {
         let codec = if source.codec == AudioCodec::Aac { AudioChoice::Copy } else { AudioChoice::Aac };
-        let audio = Some(AudioRequest { codec, kbps: None, channels: None, sample_rate: None, track: 0 });
+        let audio =
+            Some(AudioRequest { codec, kbps: None, channels: None, sample_rate: None, track: None, language: None });
         outputs.push(Output { audio, ..output("audio".into()) });
     }
     if outputs.is_empty() {
@@ -373,7 +384,9 @@ fn auto_ladder(tracks: &[Track]) -> Result<Vec<Output>, Refused> {
 }
 
 fn of_what_is_there(mut output: Output, tracks: &[Track]) -> Result<Output, Refused> {
-    let (video, audio) = (first_video(tracks), nth_audio(tracks, output.audio.as_ref().map_or(0, |audio| audio.track)));
+    let (track, language) =
+        output.audio.as_ref().map_or((None, None), |audio| (audio.track, audio.language.as_deref()));
+    let (video, audio) = (first_video(tracks), audio::choose(tracks, track, language));
     if let (Err(refused), Err(_)) = (&video, &audio) {
         return Err(refused.clone());
     }
@@ -458,51 +471,16 @@ fn size(request: &VideoRequest, source: &Video) -> Result<(u32, u32), Refused> {
     Ok((width, height))
 }
 
-fn audio_target(request: &AudioRequest, source: &Audio) -> Result<AudioTarget, Refused> {
-    let codec = if request.codec == AudioChoice::Opus { AudioCodec::Opus } else { AudioCodec::Aac };
-    let channels = request.channels.unwrap_or(source.channels.clamp(1, 2));
-    if !matches!(channels, 1 | 2 | 6) || (channels > 2 && codec == AudioCodec::Opus) {
-        return refuse("bad_message", "channels is 1 or 2, or 6 for AAC");
-    }
-    if channels > source.channels.max(2) {
-        return refuse("bad_message", format!("{channels} channels are more than the source has"));
-    }
-    const AAC_RATES: [u32; 9] = [16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000];
-    let sample_rate = match (codec, request.sample_rate) {
-        (AudioCodec::Opus, None | Some(48_000)) => 48_000,
-        (AudioCodec::Opus, Some(_)) => return refuse("bad_message", "Opus has 48000 samples a second"),
-        (_, Some(rate)) if AAC_RATES.contains(&rate) => rate,
-        (_, Some(rate)) => return refuse("bad_message", format!("AAC is not made at {rate} samples a second")),
-        (_, None) if AAC_RATES.contains(&source.sample_rate) => source.sample_rate.min(48_000),
-        (_, None) => 48_000,
-    };
-    let default = if codec == AudioCodec::Opus { 48 } else { 64 } * u32::from(channels);
-    let kbps = request.kbps.unwrap_or(default);
-    let most = if codec == AudioCodec::Opus { 256 } else { 288 } * u32::from(channels);
-    if !(16..=most).contains(&kbps) {
-        return refuse("bad_message", format!("kbps is 16 to {most} for {channels} channels"));
-    }
-    Ok(AudioTarget { codec, bit_rate: kbps * 1000, channels, sample_rate })
-}
-
 fn first_video(tracks: &[Track]) -> Result<(&Track, &Video), Refused> {
     let found = tracks.iter().find_map(|track| match &track.format {
         Format::Video(video) => Some((track, video)),
         _ => None,
     });
-    found.ok_or_else(|| missing("video", 0, tracks))
-}
-
-fn nth_audio(tracks: &[Track], index: u32) -> Result<(&Track, &Audio), Refused> {
-    let mut audio = tracks.iter().filter_map(|track| match &track.format {
-        Format::Audio(audio) => Some((track, audio)),
-        _ => None,
-    });
-    audio.nth(index as usize).ok_or_else(|| missing("audio", index, tracks))
+    found.ok_or_else(|| missing("video", "the source has no video track".into(), tracks))
 }
 
 /// A track that can't be read is another reason than one that isn't there.
-fn missing(kind: &str, index: u32, tracks: &[Track]) -> Refused {
+fn missing(kind: &str, message: String, tracks: &[Track]) -> Refused {
     let other = tracks.iter().find_map(|track| match &track.format {
         Format::Other { kind: this, codec } if this == kind => Some(codec),
         _ => None,
@@ -513,9 +491,7 @@ fn missing(kind: &str, index: u32, tracks: &[Track]) -> Refused {
             message: format!("the source's {kind} is {codec}, which is not supported"),
             output: None,
         },
-        None => {
-            Refused { code: "no_such_track", message: format!("the source has no {kind} track {index}"), output: None }
-        }
+        None => Refused { code: "no_such_track", message, output: None },
     }
 }
 

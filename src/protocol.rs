@@ -169,9 +169,12 @@ pub struct AudioRequest {
     pub channels: Option<u16>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_rate: Option<u32>,
-    /// Which of the source's audio tracks, from 0.
-    #[serde(default)]
-    pub track: u32,
+    /// Which of the source's audio tracks, from 0. None: the first, or the first in `language`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub track: Option<u32>,
+    /// BCP 47 or ISO 639-2: only a track in this language. With `track`, both have to hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
 }
 
 /// Codecs that audio can be made into.

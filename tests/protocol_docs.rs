@@ -91,7 +91,8 @@ fn start_is_shown_with_all_its_fields() {
                 kbps: Some(1),
                 channels: Some(1),
                 sample_rate: Some(1),
-                track: 0,
+                track: Some(0),
+                language: Some("de".to_owned()),
             }),
         }]),
     });

@@ -8,6 +8,7 @@ pub mod codec;
 pub mod data;
 pub mod demux;
 pub mod error;
+pub mod language;
 pub mod mux;
 pub mod timeline;
 

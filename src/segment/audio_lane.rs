@@ -9,8 +9,8 @@ use crate::media::{AccessUnit, Format, Ticks, Timescale, Track, TrackId, Window,
 
 /// Decoded before the segment's first sample: 32 AAC frames at 48 kHz for the encoder, and 2 for the decoder.
 const PRE_ROLL_MS: i64 = 730;
-/// Needed after the segment's last sample: the frame that spans the cut, and the encoder's look-ahead.
-const POST_ROLL_MS: i64 = 45;
+/// Needed after the segment's last sample: the frame that spans the cut, and the encoder's look-ahead of two and a half.
+const POST_ROLL_MS: i64 = 80;
 
 /// No jump backward: what is told twice, milliseconds.
 const BACK_MS: i64 = 500;

@@ -54,8 +54,9 @@ pub struct Parameters {
     pub channels: Option<u16>,
     pub sample_rate: Option<u32>,
     /// Which of the source's audio tracks, from 0.
-    #[serde(default)]
-    pub track: u32,
+    pub track: Option<u32>,
+    /// BCP 47 or ISO 639-2: only an audio track in this language.
+    pub language: Option<String>,
     pub segment_ms: Option<u32>,
 }
 
@@ -205,6 +206,7 @@ fn wanted(parameters: Parameters, app: &App) -> Result<Wanted, Problem> {
             channels: parameters.channels,
             sample_rate: parameters.sample_rate,
             track: parameters.track,
+            language: parameters.language,
         }),
     };
     let settings = &app.context.settings;

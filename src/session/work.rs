@@ -235,3 +235,82 @@ fn estimate_rate(cut: &Cut, timescale: Timescale) -> Option<(u32, u32)> {
         Some(((rate * 1000.0).round().clamp(1.0, 1e6) as u32, 1000))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::ladder::PlannedAudio;
+    use crate::media::codec::aac;
+    use crate::media::{AccessUnit, AudioCodec, Format, Sync, Track, TrackId, Window};
+    use crate::segment::{Segmenter, Settings, Tracks};
+
+    const HOURS: i64 = 10;
+
+    /// The jobs of ten hours of AAC at `rate`, told in ticks of `timescale` by a clock that runs `ppm` parts in a million
+    /// too fast, and made into frames at `made` samples a second.
+    fn ten_hours(rate: u32, timescale: u32, ppm: i64, made: (AudioCodec, u32)) -> Vec<(Window, AudioSpec)> {
+        let audio = aac::audio(&aac::low_complexity(rate, 2).unwrap()).unwrap();
+        let ticks = Timescale::new(timescale).unwrap();
+        let track = Track { id: TrackId(1), timescale: ticks, language: None, format: Format::Audio(audio.clone()) };
+        let target = AudioTarget { codec: made.0, bit_rate: 128_000, channels: 2, sample_rate: made.1 };
+        let planned = PlannedAudio { track: track.clone(), source: audio, renditions: vec![target] };
+        let plan = Plan { outputs: Vec::new(), video: None, audio: vec![planned], data: Vec::new() };
+        let settings =
+            Settings { target_ms: 10_000, max_ms: 60_000, max_frames: 1000, max_bytes: 1 << 20, max_skew_ms: 3000 };
+        let mut segmenter = Segmenter::new(settings, &Tracks { video: None, audio: vec![&track] }, 1, false);
+        let mut planner = Planner::default();
+        let mut found = Vec::new();
+        let mut take = |segmenter: &mut Segmenter| {
+            while let Some(segment) = segmenter.poll() {
+                if let Some(Some(Job { window, work: Work::Audio { mut renditions }, .. })) =
+                    planner.jobs(&plan, &segment).audio.pop()
+                {
+                    found.push((window, renditions.remove(0)));
+                }
+            }
+        };
+        for unit in 0..HOURS * 3600 * i64::from(rate) / 1024 {
+            let at = i128::from(unit * 1024) * i128::from(timescale) * 1_000_000;
+            let pts = Ticks((at / (i128::from(rate) * i128::from(1_000_000 + ppm))) as i64);
+            let data = Bytes::from_static(b"sound");
+            let unit =
+                AccessUnit { track: TrackId(1), pts, dts: pts, duration: None, sync: Sync::Idr, offset: 0, data };
+            segmenter.push(unit).unwrap();
+            take(&mut segmenter);
+        }
+        segmenter.finish();
+        take(&mut segmenter);
+        found
+    }
+
+    #[test]
+    fn ten_hours_of_sound_are_frames_of_one_grid_each_once_and_at_their_time() {
+        for (rate, timescale, ppm, made) in [
+            (48_000, 1000, 0, (AudioCodec::Opus, 48_000)),
+            (44_100, 90_000, 0, (AudioCodec::Aac, 48_000)),
+            (44_100, 1000, 0, (AudioCodec::Aac, 44_100)),
+            (48_000, 90_000, 100, (AudioCodec::Aac, 44_100)),
+            (48_000, 1000, -100, (AudioCodec::Aac, 48_000)),
+        ] {
+            let jobs = ten_hours(rate, timescale, ppm, made);
+            assert!(jobs.len() >= 3590);
+            let (source, target) = (Timescale::new(rate).unwrap(), Timescale::new(made.1).unwrap());
+            let mut next = (jobs[0].0.start, 0);
+            for (window, spec) in &jobs {
+                assert_eq!((window.start, spec.first_frame), next, "no frame twice, none left out");
+                assert_eq!((spec.origin, spec.frame_samples()), (jobs[0].1.origin, jobs[0].1.frame_samples()));
+                let first = spec.origin + spec.first_frame * spec.frame_samples();
+                let late = first - window.start.ceil(source, target).0;
+                assert!((0..spec.frame_samples()).contains(&late), "{late} samples from where the segment begins");
+                next = (window.end, spec.first_frame + i64::from(spec.frames));
+            }
+            // Where ten hours by the source's own clock end on the timeline that it tells.
+            let told = i128::from(HOURS * 3600 * 1_000_000) * i128::from(made.1) / i128::from(1_000_000 + ppm);
+            let end = jobs[0].1.origin + next.1 * jobs[0].1.frame_samples();
+            let off = end - told as i64;
+            assert!(off.abs() < 2 * 1024 + i64::from(made.1) / 500, "{off} samples after ten hours");
+        }
+    }
+}

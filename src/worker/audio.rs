@@ -23,8 +23,9 @@ const PRE_FRAMES: i64 = 32;
 const PRE_FRAMES_MS: i64 = 685;
 /// Below this, bits a second and channel, AAC's slower coder is the better one.
 const LOW_BIT_RATE: u32 = 32_000;
-/// Frames that the encoder is fed after the last one wanted, so that it looks ahead at sound.
-const POST_FRAMES: i64 = 2;
+/// Frames that the encoder is fed after the last one wanted: it looks for attacks two frames ahead, and takes an end of
+/// the sound for one.
+const POST_FRAMES: i64 = 3;
 
 /// Makes all renditions of the job.
 pub fn transcode(job: &Job, audio: &Audio, renditions: &[AudioSpec], sink: &Arc<dyn Sink>) -> Result<Stats, Failure> {

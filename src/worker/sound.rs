@@ -212,11 +212,19 @@ fn source_caps(audio: &Audio) -> Result<gst::Caps, Failure> {
             let head = opus_head(&audio.config)
                 .ok_or_else(|| Failure::new(FailureCode::BadMedia, "the Opus set-up is malformed"))?;
             let family = head.get(18).copied().unwrap_or(0);
+            let table = head.get(19..).filter(|_| family != 0).map(<[u8]>::to_vec);
             let tags = Bytes::from_static(b"OpusTags\0\0\0\0\0\0\0\0");
             let headers = [head, tags].map(|header| gst::Buffer::from_slice(header).to_send_value());
-            gst::Caps::builder("audio/x-opus")
+            let caps = gst::Caps::builder("audio/x-opus")
                 .field("channel-mapping-family", i32::from(family))
-                .field("streamheader", gst::Array::new(headers))
+                .field("streamheader", gst::Array::new(headers));
+            match table.as_deref() {
+                Some([streams, coupled, mapping @ ..]) => caps
+                    .field("stream-count", i32::from(*streams))
+                    .field("coupled-count", i32::from(*coupled))
+                    .field("channel-mapping", gst::Array::new(mapping.iter().map(|&n| i32::from(n).to_send_value()))),
+                _ => caps,
+            }
         }
     };
     let rate = i32::try_from(audio.sample_rate).map_err(|_| pipeline_failed("a sample rate beyond all bounds"))?;

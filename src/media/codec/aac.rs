@@ -96,6 +96,19 @@ pub fn decoded_samples(config: &[u8]) -> u32 {
     })
 }
 
+/// Bits of the AudioSpecificConfig that begins at `bits` and is not told its length: nothing can be told behind it.
+/// Refused where the channels are described in it, which hangs on how its bytes lie.
+pub(super) fn in_place(mut bits: Bits<'_>) -> Result<usize, Error> {
+    let before = bits.remaining();
+    let mut head = bits.clone();
+    (object_type(&mut head)?, frequency(&mut head)?);
+    if head.byte::<4>()? == 0 {
+        return Err(Error::UnsupportedCodec("AAC in LATM with its channels described in the stream".into()));
+    }
+    Config::core(&mut bits)?;
+    Ok(before - bits.remaining())
+}
+
 /// AudioSpecificConfig of AAC-LC.
 pub fn low_complexity(sample_rate: u32, channels: u16) -> Result<Bytes, Error> {
     let unsaid = || Error::UnsupportedCodec(format!("AAC with {channels} channels at {sample_rate} Hz"));
@@ -147,14 +160,27 @@ struct Config {
 impl Config {
     fn parse(config: &[u8]) -> Result<Self, Error> {
         let mut bits = Bits::new(config);
-        let mut object_type = object_type(&mut bits)?;
-        let core_rate = frequency(&mut bits)?;
+        let mut parsed = Self::core(&mut bits)?;
+        if parsed.output_rate.is_none()
+            && let Ok((rate, stereo)) = extension(&mut bits)
+        {
+            (parsed.output_rate, parsed.parametric_stereo) = (rate, stereo);
+        }
+        // PS makes two channels of one; with any other number it is not there, whatever the configuration says.
+        parsed.parametric_stereo &= parsed.channels == 1;
+        Ok(parsed)
+    }
+
+    /// Without what may be told behind it.
+    fn core(bits: &mut Bits<'_>) -> Result<Self, Error> {
+        let mut object_type = object_type(bits)?;
+        let core_rate = frequency(bits)?;
         let channel_configuration = bits.byte::<4>()?;
-        let mut parametric_stereo = object_type == OBJECT_PS;
+        let parametric_stereo = object_type == OBJECT_PS;
         let mut output_rate = None;
         if matches!(object_type, OBJECT_SBR | OBJECT_PS) {
-            output_rate = Some(frequency(&mut bits)?);
-            object_type = self::object_type(&mut bits)?;
+            output_rate = Some(frequency(bits)?);
+            object_type = self::object_type(bits)?;
         }
         if !matches!(object_type, OBJECT_MAIN | OBJECT_LC | OBJECT_LTP) {
             return Err(Error::UnsupportedCodec(format!("AAC object type {object_type}")));
@@ -166,19 +192,12 @@ impl Config {
         }
         bits.skip(1)?; // extensionFlag
         let channels = match channel_configuration {
-            0 => program_channels(&mut bits)?,
+            0 => program_channels(bits)?,
             index => CHANNELS.get(usize::from(index)).copied().unwrap_or(0),
         };
         if channels == 0 {
             return Err(Error::bad(format!("AAC channel configuration {channel_configuration}")));
         }
-        if output_rate.is_none()
-            && let Ok((rate, stereo)) = extension(&mut bits)
-        {
-            (output_rate, parametric_stereo) = (rate, stereo);
-        }
-        // PS makes two channels of one; with any other number it is not there, whatever the configuration says.
-        parametric_stereo &= channels == 1;
         Ok(Self {
             object_type,
             core_rate,

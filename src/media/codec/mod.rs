@@ -9,6 +9,7 @@ pub mod captions;
 pub mod h264;
 pub mod h265;
 pub mod hdr;
+pub mod latm;
 pub mod mp3;
 pub mod mpeg2;
 pub mod opus;

@@ -1,9 +1,9 @@
-//! AAC in ADTS, MPEG audio, AC-3, E-AC-3: PES payload → one access unit for each frame, and the set-up.
+//! AAC in ADTS and LATM, MPEG audio, AC-3, E-AC-3: PES payload → one access unit for each frame, and the set-up.
 
 use bytes::Bytes;
 
 use super::elementary::{Found, Marks, Unit};
-use crate::media::codec::{aac, ac3, mp3};
+use crate::media::codec::{aac, ac3, latm, mp3};
 use crate::media::{self, AudioCodec, Error, Format, Sync, Ticks};
 
 /// Bytes that the longest of the frame headers needs.
@@ -15,6 +15,8 @@ const SUBSTREAMS: usize = 72;
 #[derive(Debug)]
 pub struct Audio {
     codec: AudioCodec,
+    /// Where the frames are those of LATM.
+    latm: Option<latm::Multiplex>,
     name: String,
     buffer: Vec<u8>,
     /// Stamps, and where their PES begin in the input.
@@ -57,6 +59,7 @@ impl Audio {
     pub fn new(codec: AudioCodec, name: &str) -> Self {
         Self {
             codec,
+            latm: None,
             name: name.to_owned(),
             buffer: Vec::new(),
             marks: Marks::default(),
@@ -65,6 +68,11 @@ impl Audio {
             clock: None,
             set_up: None,
         }
+    }
+
+    /// AAC in LATM, with its sync words (ISO/IEC 13818-1 2.11.2.2).
+    pub fn latm(name: &str) -> Self {
+        Self { latm: Some(latm::Multiplex::default()), ..Self::new(AudioCodec::Aac, name) }
     }
 
     pub fn begin(&mut self, pts: Option<Ticks>, offset: u64) {
@@ -138,17 +146,55 @@ impl Audio {
             }
         }
         self.locked = true;
-        if let Some((pts, offset)) = self.marks.take(at) {
+        let pts = self.marks.take(at);
+        match &mut self.latm {
+            Some(multiplex) => {
+                let units = multiplex.read(data.get(frame.header..)?);
+                self.element(units, pts, found);
+            }
+            None => self.whole_frame(&frame, data, pts, found),
+        }
+        Some(length)
+    }
+
+    /// The units of an element of LATM. A damaged one costs its units; the next PES tells the time anew.
+    fn element(
+        &mut self,
+        units: Result<(Bytes, Vec<Bytes>), Error>,
+        mut pts: Option<(Ticks, u64)>,
+        found: &mut Vec<Found>,
+    ) {
+        match units {
+            Ok((config, units)) => {
+                let Some(rate) = self.aac_rate(&config) else { return };
+                let samples = aac::decoded_samples(&config);
+                for unit in units {
+                    let key = (rate, 0, config.clone());
+                    let frame = Frame { header: 0, length: unit.len(), samples, rate, key };
+                    self.whole_frame(&frame, &unit, pts.take(), found);
+                }
+            }
+            Err(Error::UnsupportedCodec(_)) if self.set_up.is_none() => {
+                self.set_up = Some(SetUp { key: (0, 0, Bytes::new()), readable: false });
+                let other = Format::Other { kind: "audio".into(), codec: self.name.clone() };
+                found.push(Found::Format(other, pts.map_or(u64::MAX, |(_, offset)| offset)));
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// A frame that begins with the PES told `pts`, or follows the one before it.
+    fn whole_frame(&mut self, frame: &Frame, data: &[u8], pts: Option<(Ticks, u64)>, found: &mut Vec<Found>) {
+        if let Some((pts, offset)) = pts {
             self.clock = Some(Clock { pts, samples: 0, rate: frame.rate, offset });
         }
         let offset = self.clock.map_or(u64::MAX, |clock| clock.offset);
-        let pts = self.tick(&frame);
-        let readable = self.read_set_up(&frame, data, offset, found);
+        let pts = self.tick(frame);
+        let readable = self.read_set_up(frame, data, offset, found);
         if let (Some(pts), true, Some(data)) = (pts, readable, data.get(frame.header..)) {
             let unit = Unit { pts, dts: pts, sync: Sync::Idr, offset, data: Bytes::copy_from_slice(data) };
             found.push(Found::Unit(unit));
         }
-        Some(length)
     }
 
     /// This frame's PTS, floor(samples since the PES's PTS × 90,000 / rate) later than that; moves on to the next.
@@ -219,6 +265,14 @@ impl Audio {
 
     fn header(&self, data: &[u8]) -> Option<Frame> {
         let frame = match self.codec {
+            AudioCodec::Aac if self.latm.is_some() => Frame {
+                header: latm::SYNC_LENGTH,
+                length: latm::SYNC_LENGTH + latm::element_length(data)?,
+                samples: 0,
+                // Told by the element itself.
+                rate: 1,
+                key: (0, 0, Bytes::new()),
+            },
             AudioCodec::Aac => {
                 let adts = aac::Adts::parse(data)?;
                 let rate = self.aac_rate(&adts.config)?;

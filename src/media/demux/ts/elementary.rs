@@ -42,6 +42,7 @@ impl Elementary {
         match *content {
             Content::Video(codec) => Some(Self::Video(Box::new(Video::new(codec, name, limit)))),
             Content::Audio(codec) => Some(Self::Audio(Audio::new(codec, name))),
+            Content::Latm => Some(Self::Audio(Audio::latm(name))),
             Content::Data(_) | Content::Other { .. } => None,
         }
     }

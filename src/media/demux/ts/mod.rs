@@ -765,7 +765,7 @@ impl Stream {
     fn describe(&self) -> Track {
         let kind = match self.announced.content {
             Content::Video(_) => "video",
-            Content::Audio(_) => "audio",
+            Content::Audio(_) | Content::Latm => "audio",
             Content::Data(_) => "data",
             Content::Other { kind } => kind,
         };

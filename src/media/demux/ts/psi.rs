@@ -177,6 +177,8 @@ pub enum Content {
     Video(VideoCodec),
     Audio(AudioCodec),
     Data(Carried),
+    /// AAC in LATM.
+    Latm,
     /// Not read here.
     Other {
         kind: &'static str,
@@ -292,6 +294,7 @@ fn content(stream_type: u8, own: &Descriptors, programme: &Descriptors) -> Conte
         0x24 => video(VideoCodec::H265),
         0x03 | 0x04 => audio(AudioCodec::Mp3),
         0x0f => audio(AudioCodec::Aac),
+        0x11 => Content::Latm,
         0x81 => audio(AudioCodec::Ac3),
         0x87 => audio(AudioCodec::Eac3),
         0x06 => match own.registration.as_ref() {
@@ -323,7 +326,7 @@ fn content(stream_type: u8, own: &Descriptors, programme: &Descriptors) -> Conte
             other("video")
         }
         0x86 => Content::Data(Carried::Scte35Sections),
-        0x11 | 0x1c | 0x2d | 0x2e | 0x82 | 0x8a | 0xc1 | 0xc2 | 0xcf => other("audio"),
+        0x1c | 0x2d | 0x2e | 0x82 | 0x8a | 0xc1 | 0xc2 | 0xcf => other("audio"),
         0x80 => other("video"),
         _ => other("data"),
     }

@@ -110,6 +110,23 @@ fn pid(packet: &[u8]) -> u16 {
 }
 
 #[test]
+fn aac_is_the_same_in_latm_and_in_adts() {
+    let clip = |flags: &str| {
+        let audio = "-f lavfi -i sine=sample_rate=44100 -t 2 -ac 2 -c:a aac -b:a 96k";
+        read(&ffmpeg(&format!("{audio} {flags}")))
+    };
+    let ((adts_tracks, adts), (latm_tracks, latm)) = (clip(""), clip("-mpegts_flags latm"));
+    let format = |tracks: &[Vec<Track>]| match &tracks[0][0].format {
+        Format::Audio(audio) => (audio.sample_rate, audio.channels, audio.codec_string.clone()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(format(&latm_tracks), format(&adts_tracks));
+    assert_eq!(stamps(&latm), stamps(&adts));
+    assert!(latm.len() > 80);
+    assert!(latm.iter().zip(&adts).all(|(latm, adts)| latm.data == adts.data));
+}
+
+#[test]
 fn every_packet_has_the_stamps_that_ffprobe_reads() {
     let video = "-f lavfi -i testsrc2=size=160x120:rate=25";
     let audio = "-f lavfi -i sine=sample_rate=48000";
@@ -122,6 +139,8 @@ fn every_packet_has_the_stamps_that_ffprobe_reads() {
         ("mpeg2 fields", format!("{video} -t 1 -c:v mpeg2video -flags +ildct+ilme -bf 2")),
         ("m2ts", format!("{video} {audio} -t 1 -c:v libx264 -c:a eac3 -mpegts_m2ts_mode 1")),
         ("mp3", format!("{audio} -t 1 -c:a libmp3lame -ar 48000")),
+        ("mp3 at half rate", format!("{audio} -t 1 -c:a libmp3lame -ar 22050")),
+        ("aac in latm", format!("{audio} -t 2 -c:a aac -mpegts_flags latm")),
     ] {
         let bytes = ffmpeg(&arguments);
         let (tracks, units) = read(&bytes);
