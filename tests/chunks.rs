@@ -217,7 +217,7 @@ impl Cutter {
     fn take(&mut self, demuxer: &mut Demuxer) {
         while let Some(event) = demuxer.poll().expect("good media") {
             match event {
-                Event::Tracks(tracks) => {
+                Event::Tracks { tracks, .. } => {
                     assert!(self.segmenter.is_none(), "the set-up stays");
                     let used = Tracks {
                         video: tracks.iter().find(|track| matches!(track.format, Format::Video(_))),
@@ -226,7 +226,8 @@ impl Cutter {
                     self.segmenter = Some(Segmenter::new(settings(), &used, 1, false));
                     self.tracks = tracks;
                 }
-                Event::Unit(unit) => {
+                other => {
+                    let Event::Unit(unit) = other else { continue };
                     let segmenter = self.segmenter.as_mut().expect("tracks come first");
                     segmenter.push(unit).expect("within the caps");
                     self.segments.extend(std::iter::from_fn(|| segmenter.poll()));
