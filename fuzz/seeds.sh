@@ -111,3 +111,9 @@ printf "\\000\\000\\000\\$(printf '%o' ${#header})%sx" "$header" > corpus/protoc
 # A hello, a set-up, a sample, a finish: the tag, then the fields as postcard writes them.
 printf '\000\000\000\007\0001.22\000\000' > corpus/ipc/hello
 printf '\000\000\000\005\001\000abc\000\000\000\006\002\000\002\001xy\000\000\000\005\003\001\002\003\004' > corpus/ipc/answer
+
+mkdir -p corpus/resume corpus/token
+for seed in corpus/path/*.{mp4,webm,mkv,ts}; do
+    { printf '\005'; tail -c +2 "$seed"; } > "corpus/resume/$(basename "$seed")"
+done
+printf '\000AQ' > corpus/token/short

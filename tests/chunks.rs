@@ -226,7 +226,8 @@ impl Cutter {
                     self.segmenter = Some(Segmenter::new(settings(), &used, 1, false));
                     self.tracks = tracks;
                 }
-                Event::Unit(unit) => {
+                other => {
+                    let Event::Unit(unit) = other else { continue };
                     let segmenter = self.segmenter.as_mut().expect("tracks come first");
                     segmenter.push(unit).expect("within the caps");
                     self.segments.extend(std::iter::from_fn(|| segmenter.poll()));

@@ -42,11 +42,12 @@ impl Path {
 
     fn take(&mut self, choice: u8, event: Event) -> bool {
         match event {
-            Event::Tracks(tracks) => {
+            Event::Tracks { tracks, .. } => {
                 self.flush();
                 self.stage = Stage::new(settings(choice), &tracks, self.seq + 1);
             }
-            Event::Unit(unit) => {
+            other => {
+                let Event::Unit(unit) = other else { return true };
                 let Some(stage) = &mut self.stage else { return true };
                 if stage.segmenter.push(unit).is_err() {
                     return false;

@@ -1,6 +1,8 @@
 //! What a client says: text messages to a checked plan, and the header of a binary message.
 #![no_main]
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use segmill::config::Config;
@@ -8,7 +10,7 @@ use segmill::job::Inventory;
 use segmill::ladder::{self, Plan, Request};
 use segmill::media::{Audio, AudioCodec, Chroma, Colour, Format, Timescale, Track, TrackId, Video, VideoCodec};
 use segmill::protocol::{self, ClientMessage};
-use segmill::session::{Settings, Wanted};
+use segmill::session::{Settings, Tokens, Wanted};
 
 fuzz_target!(|data: &[u8]| {
     segmill_fuzz::bounded(data.len(), || {
@@ -23,7 +25,8 @@ fn text(data: &[u8]) {
     assert_eq!(serde_json::from_str::<ClientMessage>(&written).ok(), Some(message.clone()));
     let ClientMessage::Start(start) = message else { return };
     let config = Config::embedded(&[]).expect("the defaults are good");
-    let _ = Wanted::stream(start.clone(), &Settings::new(&config));
+    let tokens = Tokens::new(vec![b"key".to_vec()], Duration::from_secs(60));
+    let _ = Wanted::stream(start.clone(), "session", &Settings::new(&config), &tokens);
     let limits = ladder::Limits { max_pixels: 1 << 23, max_outputs: 16 };
     let outputs = start.outputs.unwrap_or_default();
     if ladder::check_request(&outputs, limits).is_err() {

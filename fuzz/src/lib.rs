@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use peak_alloc::PeakAlloc;
+use segmill::media::Error;
 use segmill::media::demux::{Container, Demuxer, Event, Limits, Spool};
-use segmill::media::{AccessUnit, Error, Track};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -104,7 +104,7 @@ fn chunk_sizes(choice: u8) -> Box<dyn Iterator<Item = usize>> {
 
 /// A spool in memory, as small as the inputs.
 #[derive(Default)]
-struct Memory(Arc<Mutex<BytesMut>>);
+pub struct Memory(Arc<Mutex<BytesMut>>);
 
 impl Spool for Memory {
     fn append(&mut self, data: &[u8]) -> Result<(), Error> {
@@ -123,16 +123,4 @@ impl Spool for Memory {
         let data = range.and_then(|range| spool.get(range));
         data.map(Bytes::copy_from_slice).ok_or_else(|| Error::Truncated(format!("no bytes at {offset}")))
     }
-}
-
-/// The tracks and the units, apart.
-pub fn units(events: &[Event]) -> (Vec<&[Track]>, Vec<&AccessUnit>) {
-    let (mut tracks, mut units) = (Vec::new(), Vec::new());
-    for event in events {
-        match event {
-            Event::Tracks(all) => tracks.push(all.as_slice()),
-            Event::Unit(unit) => units.push(unit),
-        }
-    }
-    (tracks, units)
 }

@@ -462,3 +462,11 @@ fn times_never_leave_their_range() {
     let stream = [start, cluster(i64::MAX as u64), lace].concat();
     assert!(units(&whole(&stream)).iter().all(|unit| unit.pts <= Ticks(i64::MAX)));
 }
+
+#[test]
+fn blocks_before_the_tracks_are_refused() {
+    let stream =
+        [ebml("matroska"), open(id::SEGMENT), info(1_000_000), cluster(0), simple(1, 0, OPUS), tracks(&[opus(1, &[])])];
+    let (events, end) = demux(&stream.concat(), &[10], Limits::default());
+    assert_eq!((events, end.map_err(|error| error.code())), (vec![], Err("bad_media")));
+}
