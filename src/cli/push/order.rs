@@ -49,7 +49,7 @@ pub struct Order {
 }
 
 /// Types of text messages that are known here; others are to be ignored (PROTOCOL, version 1).
-const KNOWN: [&str; 6] = ["ready", "tracks", "receipt", "pressure", "error", "done"];
+const KNOWN: [&str; 7] = ["ready", "tracks", "receipt", "moved", "pressure", "error", "done"];
 
 impl Order {
     /// None where the message is of a type that this client does not know.
@@ -91,6 +91,16 @@ impl Order {
                 Ok(Checked::Segment(segment))
             }
         }
+    }
+
+    /// Another connection goes on after the last receipt.
+    pub fn reconnect(&mut self) {
+        self.here.clear();
+    }
+
+    /// How many receipts have come.
+    pub fn receipts(&self) -> u64 {
+        self.receipts
     }
 
     /// Media time at which the first segment starts.
@@ -182,7 +192,7 @@ mod tests {
             sent(&mut order, segment(seq, "v")).unwrap();
             assert!(order.text(receipt(seq)).unwrap().is_some());
         }
-        assert_eq!(order.text(json!({"type": "moved", "reason": "drain"})), Ok(None), "not known is ignored");
+        assert_eq!(order.text(json!({"type": "moon", "reason": "drain"})), Ok(None), "not known is ignored");
         assert!(order.text(done(2)).unwrap().is_some());
         assert_eq!(order.first_start_ms(), 40);
     }

@@ -54,7 +54,8 @@ fn split(events: Vec<Event>) -> (Vec<Vec<Track>>, Vec<AccessUnit>) {
     for event in events {
         match event {
             Event::Tracks { tracks: found, .. } => tracks.push(found),
-            Event::Unit(unit) => units.push(unit),
+            // Where they lie differs where bytes are put in or left out.
+            Event::Unit(unit) => units.push(AccessUnit { offset: 0, ..unit }),
         }
     }
     (tracks, units)
