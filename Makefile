@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup build test demo run clean
+.PHONY: help setup build test soak demo run clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ test: setup ## formatting, lints, all tests: the check of continuous integration
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	cargo test --locked
+
+soak: setup ## hours of media, handed over every minute; takes a quarter of an hour (SOAK_MEDIA_S, SOAK_WALL_S)
+	cargo test --locked --release --test soak -- --nocapture
 
 demo: setup ## stream a clip through a service on this machine, and check what comes back
 	@scripts/demo.sh
