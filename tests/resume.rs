@@ -45,7 +45,7 @@ impl Whole {
     }
 
     /// One connection to the end of the input, or until the service has had enough.
-    async fn to_the_end(&mut self, to: &Service, start: &Value, input: &[u8]) -> End {
+    async fn finish(&mut self, to: &Service, start: &Value, input: &[u8]) -> End {
         let (set_up, rest) = self.rest(input);
         let bytes = [set_up, rest].concat();
         self.connection(to, start, bytes, None).await
@@ -210,7 +210,7 @@ async fn a_session_that_is_cut_anywhere_goes_on_elsewhere_without_a_trace() {
             for n in 0.. {
                 let (service, offset) = (&services[n % 2], input.len() - whole.rest(&input).1.len());
                 if left == 0 || n == 10 || offset == input.len() {
-                    assert_eq!(whole.to_the_end(service, &start, &input).await, End::Done, "{label}");
+                    assert_eq!(whole.finish(service, &start, &input).await, End::Done, "{label}");
                     break;
                 }
                 // Anywhere, most of them not far from where it begins.
@@ -270,7 +270,7 @@ async fn tokens_that_do_not_hold_are_refused_by_name() {
     let mut whole = Whole { resume: Some(session.receipts[1]["resume"].clone()), ..Whole::default() };
     whole.session = session;
     whole.session.go_back_to(2);
-    assert_eq!(whole.to_the_end(&renewed, &start(), &input).await, End::Done);
+    assert_eq!(whole.finish(&renewed, &start(), &input).await, End::Done);
     assert_eq!(whole.session.done.as_ref().expect("done")["frames_in"], 120);
 }
 
@@ -292,7 +292,7 @@ async fn a_session_that_has_lasted_long_enough_is_handed_over_again_and_again() 
         assert_eq!((whole.session.moved.len(), &moved["reason"]), (n + 1, &json!("session_limit")));
         assert_eq!(whole.session.error_codes(), Vec::<&str>::new());
     }
-    assert_eq!(whole.to_the_end(&keyed(), &start(), &input).await, End::Done);
+    assert_eq!(whole.finish(&keyed(), &start(), &input).await, End::Done);
     same("handed over", &whole.session, &uncut, &[0]);
     verify::session(&clip, &OUTPUTS, &whole.session);
 }
@@ -318,7 +318,7 @@ async fn sigterm_in_mid_stream_moves_the_session_to_another_process() {
     }
     assert_eq!((whole.session.close_code(), &whole.session.moved[0]["reason"]), (1012, &json!("drain")));
     assert_eq!(terminating.await.expect("waiting does not panic"), Some(0));
-    assert_eq!(whole.to_the_end(&second, &start(), &input).await, End::Done);
+    assert_eq!(whole.finish(&second, &start(), &input).await, End::Done);
     same("moved", &whole.session, &uncut, &[0]);
     verify::session(&clip, &OUTPUTS, &whole.session);
 }
@@ -338,7 +338,7 @@ async fn a_session_can_be_taken_up_before_its_first_receipt_after_its_last_and_a
             // What comes last is not whole before the end of the input is told.
             whole.until(&service, &start(), &input, at).await;
         }
-        assert_eq!(whole.to_the_end(&service, &start(), &input).await, End::Done, "after {at}");
+        assert_eq!(whole.finish(&service, &start(), &input).await, End::Done, "after {at}");
         assert_eq!(whole.receipts(), uncut.receipts.len(), "after {at}");
         for (name, output) in &whole.session.outputs {
             assert_eq!(headers(output), headers(&uncut.outputs[name]), "{name} after {at}");
