@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup build test hostile fuzz-smoke fuzz demo run clean
+.PHONY: help setup build test hostile fuzz-smoke fuzz soak demo run clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ fuzz-smoke: setup ## each fuzz target for FUZZ_SECONDS, a minute if not said
 
 fuzz: setup ## an hour of fuzzing in all
 	scripts/fuzz.sh $$((3600 / $$(ls fuzz/fuzz_targets | wc -l)))
+
+soak: setup ## hours of media, handed over every minute; takes a quarter of an hour (SOAK_MEDIA_S, SOAK_WALL_S)
+	cargo test --locked --release --test soak -- --nocapture
 
 demo: setup ## stream a clip through a service on this machine, and check what comes back
 	@scripts/demo.sh

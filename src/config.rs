@@ -520,7 +520,7 @@ mod tests {
     #[test]
     fn resume_keys_are_read_and_never_shown() {
         let hexadecimal = "0f".repeat(32);
-        let base64 = "/+".repeat(21) + "/w==";
+        let base64 = "/".repeat(42) + "8=";
         let config = configured(&format!("--resume-key {hexadecimal},{base64}"), &[]).unwrap();
         let keys = config.resume.keys.bytes();
         assert_eq!((keys[0].clone(), keys[1].len()), (vec![15; 32], 32));

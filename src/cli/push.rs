@@ -23,12 +23,15 @@ use crate::config::{Config, ConfigError};
 use crate::protocol::{Done, Mode, Output as OutputRequest, Start};
 use crate::telemetry;
 
+/// The wait after the first connection that failed.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0   all segments are there
   1   the service failed or broke the protocol, or a file could not be read or written
-  3   the service refused the input (close codes 4400 to 4499)
-  4   no connection, or it was lost
+  3   the service refused the input (close codes 1008, and 4400 to 4499)
+  4   no connection, or it was lost and could not be made again
   5   done, but some segments failed
   64  wrong command line or environment";
 
@@ -39,9 +42,14 @@ pub struct PushArgs {
     /// MP4, WebM/Matroska or MPEG-TS; - is stdin. An MP4 with its index last is sent index first
     file: PathBuf,
 
-    /// The service, ws://HOST[:PORT][/v1/stream]; without it one runs inside this process, set by SEGMILL_* variables
-    #[arg(long, value_name = "URL", value_parser = service_url)]
-    to: Option<String>,
+    /// The service, ws://HOST[:PORT][/v1/stream]; of several (again, or separated by commas) the next is taken when a
+    /// connection ends early. Without it one runs inside this process, set by SEGMILL_* variables
+    #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = service_url)]
+    to: Vec<String>,
+
+    /// Connections in a row that may fail without a segment before it is given up; 0: the first that ends early
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    retries: u32,
 
     /// Where to keep what comes back: DIR/master.m3u8 and a folder an output; without it it is checked and dropped
     #[arg(long, value_name = "DIR")]
@@ -74,12 +82,13 @@ pub struct Plan {
     service: Target,
     out: Option<PathBuf>,
     start: Start,
+    patience: client::Patience,
     real_time: bool,
     json: bool,
 }
 
 enum Target {
-    Url(String),
+    Urls(Vec<String>),
     /// With what its workers may see of the environment.
     Embedded(Box<Config>, Vec<(OsString, OsString)>),
 }
@@ -89,8 +98,8 @@ impl PushArgs {
     pub fn check(self, environment: Vec<(OsString, OsString)>) -> Result<Plan, ConfigError> {
         let outputs = self.outputs.as_deref().map(requested).transpose().map_err(ConfigError::Value)?;
         let service = match self.to {
-            Some(url) => Target::Url(url),
-            None => {
+            urls if !urls.is_empty() => Target::Urls(urls),
+            _ => {
                 let mut config = Config::embedded(&environment)?;
                 if !environment.iter().any(|(name, _)| name == "SEGMILL_LOG") {
                     // The receipts tell the rest.
@@ -101,7 +110,16 @@ impl PushArgs {
         };
         let mode = if self.live { Mode::Live } else { Mode::File };
         let start = Start { mode, segment_ms: self.segment_ms, outputs, ..Start::default() };
-        Ok(Plan { file: self.file, service, out: self.out, start, real_time: self.real_time, json: self.json })
+        let patience = client::Patience { tries: self.retries, first: FIRST_WAIT };
+        Ok(Plan {
+            file: self.file,
+            service,
+            out: self.out,
+            start,
+            patience,
+            real_time: self.real_time,
+            json: self.json,
+        })
     }
 }
 
@@ -163,18 +181,18 @@ async fn run(plan: Plan) -> Result<Done, PushError> {
         }
         None => None,
     };
-    let (url, service) = match plan.service {
-        Target::Url(url) => (url, None),
+    let (urls, service) = match plan.service {
+        Target::Urls(urls) => (urls, None),
         Target::Embedded(mut config, environment) => {
             let logs = telemetry::init(false, &config.log.filter, None)?;
             // After `done` nothing is in flight; after anything else it is not wanted.
             config.sessions.drain = config.sessions.drain.min(Duration::from_secs(2));
             let (address, service) = serve_embedded(*config, environment).await?;
-            (format!("ws://{address}/v1/stream"), Some((service, logs)))
+            (vec![format!("ws://{address}/v1/stream")], Some((service, logs)))
         }
     };
     let mut output = output::Output::new(store, source.length(), plan.json);
-    let result = client::run(&url, plan.start, source, plan.real_time, &mut output).await;
+    let result = client::run(&urls, plan.start, source, plan.real_time, plan.patience, &mut output).await;
     let finished = output.finish(result.as_ref().ok()).await.map_err(client::Error::Output);
     if let Some((service, logs)) = service {
         service.stop().await;
@@ -187,8 +205,13 @@ async fn run(plan: Plan) -> Result<Done, PushError> {
 
 fn exit_code(error: &PushError) -> ExitCode {
     let code = match error {
-        PushError::Session(client::Error::Refused { close: 4400..=4499, .. }) => 3,
-        PushError::Session(client::Error::Connect { .. } | client::Error::Lost(_)) => 4,
+        PushError::Session(client::Error::Refused { close: 1008 | 4400..=4499, .. }) => 3,
+        PushError::Session(
+            client::Error::Connect { .. }
+            | client::Error::Lost(_)
+            | client::Error::Full { .. }
+            | client::Error::Moved(_),
+        ) => 4,
         _ => 1,
     };
     ExitCode::from(code)

@@ -131,7 +131,7 @@ async fn converse(
     });
     let caller = Caller { op: Operation::Stream, origin };
     let (leave, leaving) = watch::channel(None);
-    let session = session::run(app.context.clone(), caller, wanted, incoming, socket, leaving);
+    let session = Box::pin(session::run(app.context.clone(), caller, wanted, incoming, socket, leaving));
     tokio::select! {
         biased;
         ended = session => ended,

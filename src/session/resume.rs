@@ -61,7 +61,7 @@ impl Tokens {
     fn seal(&self, payload: &Payload) -> Option<String> {
         let payload = postcard::to_allocvec(payload).ok()?;
         let mut token = vec![VERSION];
-        token.extend(self.sign(self.keys.first()?, &payload)?.finalize().into_bytes());
+        token.extend(self.sign(self.keys.first()?, VERSION, &payload)?.finalize().into_bytes());
         token.extend(payload);
         Some(URL_SAFE_NO_PAD.encode(token)).filter(|token| token.len() <= MAX_TOKEN)
     }
@@ -76,22 +76,21 @@ impl Tokens {
         let (version, rest) = bytes.split_first().ok_or_else(forged)?;
         let (signature, payload) = rest.split_at_checked(SIGNATURE).ok_or_else(forged)?;
         // The comparison takes the same time whatever is wrong.
-        let signed =
-            |key: &Vec<u8>| self.sign(key, payload).is_some_and(|signer| signer.verify_slice(signature).is_ok());
-        if *version != VERSION || !self.keys.iter().any(signed) {
+        let signed = |key: &Vec<u8>| {
+            self.sign(key, *version, payload).is_some_and(|signer| signer.verify_slice(signature).is_ok())
+        };
+        if !self.keys.iter().any(signed) {
             return Err(forged());
         }
         let expired = || Fatal::new("resume_expired", "the token is too old");
-        let payload: Payload = postcard::from_bytes(payload).map_err(|_| expired())?;
-        if payload.expires < seconds(now) {
-            return Err(expired());
-        }
-        Ok(payload)
+        let payload = Some(payload).filter(|_| *version == VERSION);
+        let payload = payload.and_then(|payload| postcard::from_bytes::<Payload>(payload).ok());
+        payload.filter(|payload| payload.expires >= seconds(now)).ok_or_else(expired)
     }
 
-    fn sign(&self, key: &[u8], payload: &[u8]) -> Option<Signer> {
+    fn sign(&self, key: &[u8], version: u8, payload: &[u8]) -> Option<Signer> {
         let mut signer = Signer::new_from_slice(key).ok()?;
-        signer.update(&[VERSION]);
+        signer.update(&[version]);
         signer.update(payload);
         Some(signer)
     }
@@ -381,6 +380,10 @@ mod tests {
         let now = SystemTime::now();
         assert!(tokens.open(&token, now + TTL / 2).is_ok());
         assert_eq!(tokens.open(&token, now + TTL + Duration::from_secs(2)).unwrap_err().code, "resume_expired");
+        let payload = URL_SAFE_NO_PAD.decode(&token).unwrap().split_off(1 + SIGNATURE);
+        let signature = tokens.sign(&tokens.keys[0], VERSION + 1, &payload).unwrap().finalize().into_bytes();
+        let later = URL_SAFE_NO_PAD.encode([&[VERSION + 1], &signature[..], &payload].concat());
+        assert_eq!(tokens.open(&later, now).unwrap_err().code, "resume_expired", "of a later version");
     }
 
     #[test]

@@ -29,8 +29,6 @@ pub struct Session {
     pub close: Option<(u16, String)>,
     pub moved: Vec<Value>,
     seq: u64,
-    /// How many inits each output had when the last receipt came.
-    settled: BTreeMap<String, usize>,
 }
 
 #[derive(Debug, Default)]
@@ -112,12 +110,20 @@ pub async fn stream_in_sizes(
 }
 
 impl Session {
+    /// Forgets what came after a receipt.
+    pub fn go_back_to(&mut self, seq: u64) {
+        self.seq = seq;
+        self.receipts.truncate(seq as usize);
+        self.begin_connection();
+    }
+
     /// Another connection goes on after the last receipt: what came after that comes again.
     pub fn begin_connection(&mut self) {
         self.close = None;
-        for (name, output) in &mut self.outputs {
-            output.inits.truncate(self.settled.get(name).copied().unwrap_or_default());
+        for output in self.outputs.values_mut() {
             output.segments.retain(|(header, _)| header["seq"].as_u64().is_some_and(|seq| seq <= self.seq));
+            let settled = output.segments.last().and_then(|(header, _)| header["init"].as_u64());
+            output.inits.truncate(settled.unwrap_or_default() as usize);
         }
     }
 
@@ -131,8 +137,6 @@ impl Session {
                     Some("receipt") => {
                         assert_eq!(message["seq"], self.seq + 1, "receipts rise by one");
                         self.seq += 1;
-                        let inits = |(name, output): (&String, &Output)| (name.clone(), output.inits.len());
-                        self.settled = self.outputs.iter().map(inits).collect();
                         self.receipts.push(message);
                     }
                     Some("event") => {

@@ -1,4 +1,5 @@
-//! One session seen from the client: connects, sends, takes what comes, keeps it, acknowledges it.
+//! One session seen from the client: connects, sends, takes what comes, keeps it, acknowledges it; and goes on over
+//! another connection where one ends early.
 //!
 //! Sending and receiving go side by side, so that a service that stops reading can still be heard. What the service may
 //! send in which order is `order`'s to check.
@@ -21,8 +22,10 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::order::{Checked, Order, Violation};
 use super::output::Output;
-use super::source::{Pace, Source};
-use crate::protocol::{ClientMessage, Done, ErrorMessage, SUBPROTOCOL, ServerMessage, Start, decode_binary};
+use super::source::{From, Pace, Source};
+use crate::protocol::{
+    ClientMessage, Done, ErrorMessage, MoveReason, Resume, ResumeFrom, SUBPROTOCOL, ServerMessage, Start, decode_binary,
+};
 
 /// Largest message from the service: a segment of several seconds at a very high rate.
 const MAX_MESSAGE: usize = 512 << 20;
@@ -43,6 +46,10 @@ pub enum Error {
     Connect { url: String, reason: String },
     #[error("the connection was lost: {0}")]
     Lost(String),
+    #[error("the service has no room: {reason}")]
+    Full { reason: String, retry_after: Duration },
+    #[error("the service moves the session: {}", told(*.0))]
+    Moved(MoveReason),
     #[error("{code}: {message}")]
     Refused { close: u16, code: String, message: String },
     #[error("the service broke the protocol: {0}")]
@@ -53,49 +60,158 @@ pub enum Error {
     Output(io::Error),
 }
 
+fn told(reason: MoveReason) -> &'static str {
+    match reason {
+        MoveReason::Drain => "it is shutting down",
+        MoveReason::SessionLimit => "it has lasted as long as one may",
+    }
+}
+
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// A whole session with the service at `url`.
-pub async fn run(url: &str, start: Start, source: Source, real_time: bool, output: &mut Output) -> Result<Done, Error> {
-    let socket = connect(url).await?;
-    let (sink, stream) = socket.split();
-    let (acks, acked) = watch::channel(0);
+/// How often a lost connection is made anew.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Connections in a row that may fail without a receipt.
+    pub tries: u32,
+    /// The wait after the first of them; it doubles with each.
+    pub first: Duration,
+}
+
+/// The longest wait between two connections, unless the service asks for more.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// The longest wait that a service may ask for.
+const LONGEST_ASKED: Duration = Duration::from_secs(120);
+
+/// What outlasts a connection.
+struct Going<'a> {
+    start: Start,
+    order: Order,
+    output: &'a mut Output,
+    /// Where to begin on the next connection.
+    from: From,
+    next: watch::Sender<From>,
+    delivered: watch::Sender<Duration>,
+}
+
+/// A whole session, at the services at `urls` by turns, over as many connections as it takes.
+pub async fn run(
+    urls: &[String],
+    start: Start,
+    mut source: Source,
+    real_time: bool,
+    patience: Patience,
+    output: &mut Output,
+) -> Result<Done, Error> {
     let (delivered, played) = watch::channel(Duration::ZERO);
     let pace = if real_time { source.real_time(played) } else { Pace::Free };
-    let (messages, queue) = mpsc::channel(4);
-    let reading = source.send(pace, messages);
-    let activity = Cell::new(Instant::now());
-    let progress = output.sent();
-    let sent = |bytes| {
-        activity.set(Instant::now());
-        progress(bytes);
-    };
-    let writing = write(sink, start, queue, acked, sent);
-    let sending = async {
-        let (read, written) = tokio::join!(reading, writing);
-        match (read, written) {
-            (Err(error), _) => Err(Error::Input(error)),
-            (Ok(()), Err(error)) => {
-                // The service closes when it refuses: why is still to be read.
-                tracing::debug!(%error, "sending ended early");
-                Ok(())
-            }
-            (Ok(()), Ok(())) => Ok(()),
+    let next = watch::channel(From::default()).0;
+    let mut going = Going { start, order: Order::default(), output, from: From::default(), next, delivered };
+    let (mut failed, mut ever) = (0, false);
+    for url in urls.iter().cycle() {
+        let receipts = going.order.receipts();
+        let error = match going.connection(url, &mut source, pace.clone()).await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        ever |= !matches!(error, Error::Connect { .. });
+        failed = if going.order.receipts() > receipts { 1 } else { failed + 1 };
+        let others = !ever && (failed as usize) < urls.len();
+        let Some(again) = going.again(&error, ever || others).filter(|_| failed <= patience.tries) else {
+            return Err(error);
+        };
+        let wait = if again.at_once && failed == 1 || others { Duration::ZERO } else { again.wait(failed, patience) };
+        let line = format!("{error}; connecting again in {:.1} s", wait.as_secs_f64());
+        going.output.reconnect(going.order.receipts(), again.why, &line);
+        going.order.reconnect();
+        tokio::time::sleep(wait).await;
+    }
+    Err(Error::Lost("there is no service to go to".to_owned()))
+}
+
+/// That a session goes on over another connection.
+struct Again {
+    why: &'static str,
+    at_once: bool,
+    asked: Duration,
+}
+
+impl Again {
+    /// How long to wait after so many failures in a row: half of it at random, so that many clients don't come at once.
+    fn wait(&self, failed: u32, patience: Patience) -> Duration {
+        let longest = patience.first.saturating_mul(1 << (failed - 1).min(16)).min(LONGEST_WAIT);
+        let mut random = [0; 4];
+        // Without randomness all wait the longest.
+        let share = if getrandom::fill(&mut random).is_ok() { u32::from_le_bytes(random) } else { u32::MAX };
+        let jitter = longest.mul_f64(f64::from(share) / f64::from(u32::MAX) / 2.0);
+        (longest / 2 + jitter).max(self.asked.min(LONGEST_ASKED))
+    }
+}
+
+impl Going<'_> {
+    /// Whether another connection may do better. `ever`: there has been one.
+    fn again(&self, error: &Error, ever: bool) -> Option<Again> {
+        let again = |why, at_once, asked| Some(Again { why, at_once, asked });
+        // Without a token only the beginning can be asked for.
+        let can = self.order.receipts() == 0 || self.start.resume.is_some();
+        match error {
+            _ if !can => None,
+            Error::Moved(MoveReason::Drain) => again("drain", true, Duration::ZERO),
+            Error::Moved(MoveReason::SessionLimit) => again("session_limit", true, Duration::ZERO),
+            Error::Lost(_) => again("lost", false, Duration::ZERO),
+            Error::Full { retry_after, .. } => again("full", false, *retry_after),
+            Error::Connect { .. } if ever => again("no_connection", false, Duration::ZERO),
+            _ => None,
         }
-    };
-    let receiving = receive(stream, acks, delivered, &activity, output);
-    let silence = silence(&activity);
-    tokio::pin!(sending, receiving, silence);
-    let mut all_sent = false;
-    loop {
-        tokio::select! {
-            done = &mut receiving => return done,
-            sent = &mut sending, if !all_sent => {
-                sent?;
-                all_sent = true;
+    }
+
+    async fn connection(&mut self, url: &str, source: &mut Source, pace: Pace) -> Result<Done, Error> {
+        let socket = connect(url).await?;
+        let (sink, stream) = socket.split();
+        let (acks, acked) = watch::channel(0);
+        let (messages, queue) = mpsc::channel(4);
+        let reading = source.send(self.from, pace, messages, self.next.subscribe());
+        let activity = Cell::new(Instant::now());
+        let progress = self.output.sent();
+        let sent = |bytes| {
+            activity.set(Instant::now());
+            progress(bytes);
+        };
+        let writing = write(sink, self.start.clone(), queue, acked, sent);
+        let sending = async {
+            let (read, written) = tokio::join!(reading, writing);
+            match (read, written) {
+                (Err(error), _) => Err(Error::Input(error)),
+                (Ok(()), Err(error)) => {
+                    // The service closes when it refuses: why is still to be read.
+                    tracing::debug!(%error, "sending ended early");
+                    Ok(())
+                }
+                (Ok(()), Ok(())) => Ok(()),
             }
-            () = &mut silence => return Err(Error::Lost(format!("nothing went either way for {} s", SILENCE.as_secs()))),
+        };
+        let receiving = self.receive(stream, acks, &activity);
+        let silence = silence(&activity);
+        tokio::pin!(sending, receiving, silence);
+        let mut all_sent = false;
+        loop {
+            tokio::select! {
+                done = &mut receiving => return done,
+                sent = &mut sending, if !all_sent => {
+                    sent?;
+                    all_sent = true;
+                }
+                () = &mut silence => {
+                    return Err(Error::Lost(format!("nothing went either way for {} s", SILENCE.as_secs())));
+                }
+            }
         }
+    }
+
+    fn go_on(&mut self, resume: Resume) {
+        self.from = From { set_up_bytes: resume.set_up_bytes, offset: resume.offset };
+        self.start.resume = Some(ResumeFrom { token: resume.token });
+        self.next.send_replace(self.from);
     }
 }
 
@@ -116,7 +232,12 @@ async fn connect(url: &str) -> Result<Socket, Error> {
         Ok(Ok((socket, _))) => Ok(socket),
         Ok(Err(tungstenite::Error::Http(response))) => {
             let body = response.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-            Err(failed(format!("{} {}", response.status(), body.trim())))
+            let reason = format!("{} {}", response.status(), body.trim());
+            if response.status() != 503 {
+                return Err(failed(reason));
+            }
+            let asked = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+            Err(Error::Full { reason, retry_after: Duration::from_secs(asked.unwrap_or(0)) })
         }
         Ok(Err(error)) => Err(failed(error.to_string())),
         Err(_) => Err(failed("timed out".to_owned())),
@@ -158,65 +279,72 @@ async fn write(
     }
 }
 
-/// Everything up to the close. Each receipt is acknowledged when what it is for is on disk.
-async fn receive(
-    mut stream: SplitStream<Socket>,
-    acks: watch::Sender<u64>,
-    delivered: watch::Sender<Duration>,
-    activity: &Cell<Instant>,
-    output: &mut Output,
-) -> Result<Done, Error> {
-    let mut order = Order::default();
-    let mut refusal: Option<ErrorMessage> = None;
-    let mut done = None;
-    loop {
-        let message = match stream.next().await {
-            Some(Ok(message)) => message,
-            Some(Err(error)) => return ended(None, done, refusal, &error.to_string()),
-            None => return ended(None, done, refusal, "it was closed without a reason"),
-        };
-        activity.set(Instant::now());
-        match message {
-            Message::Text(text) => {
-                let value: serde_json::Value = serde_json::from_str(&text).map_err(|_| Violation::NotJson)?;
-                output.text(&value);
-                let Some(message) = order.text(value)? else { continue };
-                match message {
-                    ServerMessage::Tracks(tracks) => output.tracks(&tracks),
-                    ServerMessage::Receipt(receipt) => {
-                        output.receipt(&receipt).await.map_err(Error::Output)?;
-                        let end = receipt.start_ms.saturating_add(receipt.duration_ms);
-                        let played = end.saturating_sub(order.first_start_ms()).max(0).cast_unsigned();
-                        delivered.send_replace(Duration::from_millis(played));
-                        acks.send_replace(receipt.seq);
+impl Going<'_> {
+    /// Everything up to the close. Each receipt is acknowledged when what it is for is on disk.
+    async fn receive(
+        &mut self,
+        mut stream: SplitStream<Socket>,
+        acks: watch::Sender<u64>,
+        activity: &Cell<Instant>,
+    ) -> Result<Done, Error> {
+        let mut refusal: Option<ErrorMessage> = None;
+        let mut moved = None;
+        let mut done = None;
+        loop {
+            let message = match stream.next().await {
+                Some(Ok(message)) => message,
+                Some(Err(error)) => return ended(None, done, refusal, moved, &error.to_string()),
+                None => return ended(None, done, refusal, moved, "it was closed without a reason"),
+            };
+            activity.set(Instant::now());
+            match message {
+                Message::Text(text) => {
+                    let value: serde_json::Value = serde_json::from_str(&text).map_err(|_| Violation::NotJson)?;
+                    self.output.text(&value);
+                    let Some(message) = self.order.text(value)? else { continue };
+                    match message {
+                        ServerMessage::Tracks(tracks) => self.output.tracks(&tracks),
+                        ServerMessage::Receipt(receipt) => {
+                            self.output.receipt(&receipt).await.map_err(Error::Output)?;
+                            let end = receipt.start_ms.saturating_add(receipt.duration_ms);
+                            let played = end.saturating_sub(self.order.first_start_ms()).max(0).cast_unsigned();
+                            self.delivered.send_replace(Duration::from_millis(played));
+                            acks.send_replace(receipt.seq);
+                            if let Some(resume) = receipt.resume {
+                                self.go_on(resume);
+                            }
+                        }
+                        ServerMessage::Error(error) => {
+                            self.output.error(&error);
+                            if error.fatal {
+                                refusal = Some(error);
+                            }
+                        }
+                        ServerMessage::Done(end) => done = Some(end),
+                        ServerMessage::Moved(told) => {
+                            moved = Some(told.reason);
+                            self.go_on(told.resume);
+                        }
+                        ServerMessage::Ready(_) | ServerMessage::Pressure(_) | ServerMessage::Event(_) => {}
                     }
-                    ServerMessage::Error(error) => {
-                        output.error(&error);
-                        if error.fatal {
-                            refusal = Some(error);
+                }
+                Message::Binary(message) => {
+                    let (header, payload) = decode_binary(message).ok_or(Violation::MalformedBinary)?;
+                    self.output.header(&header);
+                    match self.order.binary(&header, &payload)? {
+                        Checked::Init(init) => self.output.init(init, &payload).await.map_err(Error::Output)?,
+                        Checked::Segment(segment) => {
+                            self.output.segment(segment, &payload).await.map_err(Error::Output)?
                         }
                     }
-                    ServerMessage::Done(end) => done = Some(end),
-                    ServerMessage::Ready(_)
-                    | ServerMessage::Pressure(_)
-                    | ServerMessage::Event(_)
-                    | ServerMessage::Moved(_) => {}
                 }
-            }
-            Message::Binary(message) => {
-                let (header, payload) = decode_binary(message).ok_or(Violation::MalformedBinary)?;
-                output.header(&header);
-                match order.binary(&header, &payload)? {
-                    Checked::Init(init) => output.init(init, &payload).await.map_err(Error::Output)?,
-                    Checked::Segment(segment) => output.segment(segment, &payload).await.map_err(Error::Output)?,
+                Message::Close(frame) => {
+                    // Reading on sends the answer to the close; how that ends changes nothing.
+                    let _ = tokio::time::timeout(CLOSE, stream.next()).await;
+                    return ended(frame, done, refusal, moved, "it was closed without a code");
                 }
+                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
             }
-            Message::Close(frame) => {
-                // Reading on sends the answer to the close; how that ends changes nothing.
-                let _ = tokio::time::timeout(CLOSE, stream.next()).await;
-                return ended(frame, done, refusal, "it was closed without a code");
-            }
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
         }
     }
 }
@@ -226,11 +354,18 @@ fn ended(
     frame: Option<CloseFrame>,
     done: Option<Done>,
     refusal: Option<ErrorMessage>,
+    moved: Option<MoveReason>,
     otherwise: &str,
 ) -> Result<Done, Error> {
     let close = frame.as_ref().map(|frame| u16::from(frame.code));
+    if let (None, Some(reason)) = (&done, moved) {
+        return Err(Error::Moved(reason));
+    }
     match (done, refusal, frame) {
         (Some(done), _, _) => Ok(done),
+        (None, _, Some(frame)) if close == Some(1013) => {
+            Err(Error::Full { reason: frame.reason.to_string(), retry_after: Duration::ZERO })
+        }
         (None, Some(error), _) => {
             let close = close.unwrap_or_else(|| crate::protocol::close_code(&error.code));
             Err(Error::Refused { close, code: error.code, message: error.message })
@@ -353,7 +488,8 @@ mod tests {
             None => None,
         };
         let mut output = Output::new(store, Some(5), false);
-        let done = run(&url, Start::default(), source, false, &mut output).await;
+        let patience = Patience { tries: 0, first: Duration::ZERO };
+        let done = run(&[url], Start::default(), source, false, patience, &mut output).await;
         output.finish(done.as_ref().ok()).await.unwrap();
         if done.is_ok() {
             service.await.unwrap();

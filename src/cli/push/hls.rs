@@ -44,6 +44,11 @@ impl Presentation {
         self.renditions.entry(init.output.clone()).or_default().codecs = codecs;
     }
 
+    /// Forgets all segments after `seq`: they come again.
+    pub fn go_back_to(&mut self, seq: u64) {
+        self.renditions.values_mut().for_each(|rendition| rendition.entries.retain(|entry| entry.seq <= seq));
+    }
+
     pub fn segment(&mut self, segment: &SegmentHeader) {
         let rendition = self.renditions.entry(segment.output.clone()).or_default();
         let broken = rendition.entries.last().is_some_and(|last| {

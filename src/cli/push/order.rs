@@ -49,7 +49,7 @@ pub struct Order {
 }
 
 /// Types of text messages that are known here; others are to be ignored (PROTOCOL, version 1).
-const KNOWN: [&str; 7] = ["ready", "tracks", "receipt", "event", "pressure", "error", "done"];
+const KNOWN: [&str; 8] = ["ready", "tracks", "receipt", "event", "moved", "pressure", "error", "done"];
 
 impl Order {
     /// None where the message is of a type that this client does not know.
@@ -92,6 +92,16 @@ impl Order {
                 Ok(Checked::Segment(segment))
             }
         }
+    }
+
+    /// Another connection goes on after the last receipt.
+    pub fn reconnect(&mut self) {
+        self.here.clear();
+    }
+
+    /// How many receipts have come.
+    pub fn receipts(&self) -> u64 {
+        self.receipts
     }
 
     /// Media time at which the first segment starts.
@@ -183,7 +193,7 @@ mod tests {
             sent(&mut order, segment(seq, "v")).unwrap();
             assert!(order.text(receipt(seq)).unwrap().is_some());
         }
-        assert_eq!(order.text(json!({"type": "moved", "reason": "drain"})), Ok(None), "not known is ignored");
+        assert_eq!(order.text(json!({"type": "moon", "reason": "drain"})), Ok(None), "not known is ignored");
         assert!(order.text(done(2)).unwrap().is_some());
         assert_eq!(order.first_start_ms(), 40);
     }

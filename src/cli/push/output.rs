@@ -73,6 +73,13 @@ impl Output {
         self.playlists(false).await
     }
 
+    /// Another connection goes on after segment `seq`.
+    pub fn reconnect(&mut self, seq: u64, why: &'static str, line: &str) {
+        self.presentation.go_back_to(seq);
+        self.report.reconnect(why);
+        self.progress.note(line);
+    }
+
     pub fn error(&self, error: &ErrorMessage) {
         if !error.fatal {
             let of = error.seq.map(|seq| format!(" (segment {seq})")).unwrap_or_default();

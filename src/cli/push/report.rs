@@ -17,22 +17,42 @@ pub struct Report {
     begun: Instant,
     receipts: Vec<Receipt>,
     bytes_out: BTreeMap<String, u64>,
+    /// Of the segment whose receipt is to come.
+    bytes_of_segment: BTreeMap<String, u64>,
+    /// Why a connection was followed by another, and how often.
+    reconnects: BTreeMap<&'static str, u64>,
 }
 
 impl Default for Report {
     fn default() -> Self {
-        Self { begun: Instant::now(), receipts: Vec::new(), bytes_out: BTreeMap::new() }
+        Self {
+            begun: Instant::now(),
+            receipts: Vec::new(),
+            bytes_out: BTreeMap::new(),
+            bytes_of_segment: BTreeMap::new(),
+            reconnects: BTreeMap::new(),
+        }
     }
 }
 
 impl Report {
     pub fn segment(&mut self, header: &SegmentHeader) {
-        let bytes = self.bytes_out.entry(header.output.clone()).or_default();
-        *bytes = bytes.saturating_add(header.bytes);
+        self.bytes_of_segment.insert(header.output.clone(), header.bytes);
+    }
+
+    /// Another connection follows; what came of an unfinished segment comes again.
+    pub fn reconnect(&mut self, why: &'static str) {
+        *self.reconnects.entry(why).or_default() += 1;
+        self.bytes_of_segment.clear();
     }
 
     pub fn receipt(&mut self, receipt: &Receipt) {
-        self.receipts.push(receipt.clone());
+        for (name, bytes) in std::mem::take(&mut self.bytes_of_segment) {
+            let all = self.bytes_out.entry(name).or_default();
+            *all = all.saturating_add(bytes);
+        }
+        // The token is long, and of no use here.
+        self.receipts.push(Receipt { resume: None, ..receipt.clone() });
     }
 
     /// Whether no receipt came.
@@ -52,6 +72,7 @@ impl Report {
             "latency_p95_ms": self.latency(95),
             "frames_in": sum(self.receipts.iter().map(|receipt| receipt.frames_in)),
             "bytes_out": self.bytes_out,
+            "reconnects": self.reconnects,
         })
     }
 
@@ -100,13 +121,22 @@ impl Report {
         let bytes: Vec<_> =
             self.bytes_out.iter().map(|(name, bytes)| format!("{name} {}", HumanBytes(*bytes))).collect();
         format!(
-            "{} segments, {media:.2} s of media in {wall:.2} s ({:.1}× real time){latency}; {} degraded, {} failed\n{}",
+            "{} segments, {media:.2} s of media in {wall:.2} s ({:.1}× real time){latency}; {} degraded, {} failed{}\n{}",
             self.receipts.len(),
             media / wall.max(0.001),
             self.count(SegmentOutcome::Degraded),
             self.count(SegmentOutcome::Failed),
+            self.told_reconnects(),
             bytes.join(" · "),
         )
+    }
+
+    fn told_reconnects(&self) -> String {
+        if self.reconnects.is_empty() {
+            return String::new();
+        }
+        let each: Vec<_> = self.reconnects.iter().map(|(why, times)| format!("{times} {why}")).collect();
+        format!("; connected again: {}", each.join(", "))
     }
 
     fn count(&self, outcome: SegmentOutcome) -> usize {
