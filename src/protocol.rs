@@ -314,6 +314,12 @@ pub struct Receipt {
     pub cpu_ms: u64,
     /// Of its jobs, the most.
     pub attempts: u32,
+    /// Pictures and sounds whose time was taken or nonsense: they have another, or, of sound, were left out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub repaired: u64,
+    /// Pictures that no decoder can use: before the first sync sample, and what leads it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub undecodable: u64,
     pub outcome: SegmentOutcome,
     pub degraded: Vec<Degraded>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -351,6 +357,10 @@ pub enum MoveReason {
     Drain,
     /// The session has lasted as long as one may.
     SessionLimit,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// How a segment ended.

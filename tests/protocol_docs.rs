@@ -6,7 +6,7 @@ use std::fs;
 
 use segmill::job::Preset;
 use segmill::protocol::{
-    self, AudioChoice, AudioRequest, BinaryHeader, ClientMessage, Input, Mode, Output, OutputContainer, ServerMessage,
+    self, AudioChoice, AudioRequest, BinaryHeader, ClientMessage, Input, Mode, Output, OutputContainer, ResumeFrom, ServerMessage,
     Start, VideoChoice, VideoRequest,
 };
 use segmill::server::problem::Problem;

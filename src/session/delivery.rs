@@ -151,6 +151,7 @@ impl<O: Outlet> Delivery<O> {
         }
         metrics.segment_delivered(op, delivering.elapsed());
         metrics.frames(Direction::In, receipt.frames_in);
+        metrics.odd_units(receipt.repaired, receipt.undecodable);
         metrics.frames(Direction::Out, receipt.frames_out.values().sum());
         self.done.segments += 1;
         self.done.frames_in += receipt.frames_in;
@@ -190,6 +191,8 @@ impl<O: Outlet> Delivery<O> {
             latency_ms: 0,
             cpu_ms: made.cpu.as_millis() as u64,
             attempts: made.attempts,
+            repaired: segment.repaired,
+            undecodable: segment.undecodable,
             outcome: SegmentOutcome::Ok,
             degraded: Vec::new(),
             error: None,

@@ -56,6 +56,8 @@ struct Lane {
     samples: Vec<Sample>,
     start: Ticks,
     end: Ticks,
+    /// Whether decoding can start with the first sample, and all of it is right from there on.
+    independent: bool,
 }
 
 impl Output {
@@ -99,10 +101,12 @@ impl Output {
         if new_set_up {
             self.state.tracks = tracks;
         }
+        // On another timeline the same set-up is sent again, under the next id.
+        let new_init = new_set_up || segment.discontinuity;
         let mut init = None;
         let media = match planned.container {
             OutputContainer::Cmaf => {
-                if new_set_up {
+                if new_init {
                     self.state.init += 1;
                     let header = InitHeader {
                         output: planned.name.clone(),
@@ -135,7 +139,7 @@ impl Output {
             frames: first.samples.len() as u64,
             bytes: media.len() as u64,
             sha256: hex(&Sha256::digest(&media)),
-            independent: first.samples.first().is_some_and(|sample| sample.sync),
+            independent: first.independent,
             discontinuity: segment.discontinuity || (new_set_up && self.state.init > 1),
         };
         let header = BinaryHeader::Segment(header);
@@ -189,14 +193,21 @@ fn parts<'a>(tracks: &'a [OutTrack], lanes: &'a [Lane]) -> Vec<Part<'a>> {
 
 fn video_lane(plan: &Plan, source: Source, segment: &Segment, made: &Made) -> Result<Option<Lane>, Failure> {
     let (Some(planned), Some(cut)) = (&plan.video, &segment.video) else { return Ok(None) };
-    let (format, samples) = match source {
-        Source::Copy => (planned.source.clone(), copied(cut)),
+    let independent = |samples: &[Sample]| samples.first().is_some_and(|sample| sample.sync);
+    let (format, samples, span, independent) = match source {
+        // Its own units, from sync sample to sync sample: pictures that lead the next one go with that.
+        Source::Copy => {
+            let closed = cut.units.first().is_some_and(|unit| unit.sync == Sync::Idr);
+            (planned.source.clone(), copied(cut), cut.span, closed)
+        }
         Source::Rendition(index) => {
             let encoded = encoded(made.video.as_ref(), index)?;
             let Some(spec) = planned.renditions.get(index) else { return Ok(None) };
             let mut format = video_format(spec.codec, encoded)?;
             format.rotation = planned.source.rotation;
-            (format, samples(encoded))
+            let samples = samples(encoded);
+            let independent = independent(&samples);
+            (format, samples, cut.window, independent)
         }
     };
     let (timescale, factor) = fine_timescale(planned.track.timescale);
@@ -207,8 +218,9 @@ fn video_lane(plan: &Plan, source: Source, segment: &Segment, made: &Made) -> Re
         timescale,
         language: planned.track.language.clone(),
         samples,
-        start: scaled(cut.window.start),
-        end: scaled(cut.window.end),
+        start: scaled(span.start),
+        end: scaled(span.end),
+        independent,
     }))
 }
 
@@ -246,7 +258,7 @@ fn audio_lane(
         Source::Copy => cut.units.last().map_or(start, |unit| unit.pts + unit.duration.unwrap_or_default()),
         Source::Rendition(_) => last.pts + Ticks(frame_samples(&format)),
     };
-    Ok(Some(Lane { format, timescale, language, samples, start, end }))
+    Ok(Some(Lane { format, timescale, language, samples, start, end, independent: true }))
 }
 
 /// What an audio rendition is, known before its first frame has been made.

@@ -62,6 +62,9 @@ impl Planner {
     }
 
     pub fn jobs(&mut self, plan: &Plan, segment: &Segment) -> Jobs {
+        if segment.discontinuity {
+            self.pinned.origins.clear();
+        }
         let video = plan.video.as_ref().zip(segment.video.as_ref()).filter(|(video, _)| !video.renditions.is_empty());
         let video = video.map(|(video, cut)| {
             let hint = video.source.frame_rate;

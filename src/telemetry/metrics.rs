@@ -140,6 +140,12 @@ impl Metrics {
         self.0.instruments.frames.add(count, &[direction.label()]);
     }
 
+    /// Units of a segment that were not what they should be: times that were repaired, pictures that no decoder can use.
+    pub fn odd_units(&self, repaired: u64, undecodable: u64) {
+        self.0.instruments.odd_units.add(repaired, &[KeyValue::new("kind", "repaired")]);
+        self.0.instruments.odd_units.add(undecodable, &[KeyValue::new("kind", "undecodable")]);
+    }
+
     /// The outcome of a check of the service's own health, such as the start of a worker; failures in a row are a gauge.
     pub fn health_checked(&self, ok: bool) {
         if ok {
@@ -190,6 +196,7 @@ impl Metrics {
                 }
             }
         }
+        self.odd_units(0, 0);
         for direction in [Direction::In, Direction::Out] {
             self.0.instruments.frames.add(0, &[direction.label()]);
         }
@@ -257,6 +264,7 @@ struct Instruments {
     backpressure: Counter<f64>,
     worker_restarts: Counter<u64>,
     frames: Counter<u64>,
+    odd_units: Counter<u64>,
 }
 
 impl Instruments {
@@ -289,6 +297,10 @@ impl Instruments {
                 .build(),
             worker_restarts: count("segmill_worker_restarts_total", "Worker processes that were replaced."),
             frames: count("segmill_frames_total", "Pictures in, and pictures out over all renditions."),
+            odd_units: count(
+                "segmill_odd_units_total",
+                "Units with a repaired time, and pictures that can't be decoded.",
+            ),
         }
     }
 }
@@ -491,6 +503,7 @@ mod tests {
             plain("segmill_memory_limit_bytes", "").to_vec(),
             plain("segmill_health_consecutive_failures", "").to_vec(),
             plain("segmill_frames_total", "direction").to_vec(),
+            plain("segmill_odd_units_total", "kind").to_vec(),
             plain("process_start_time_seconds", "").to_vec(),
         ]
         .concat()

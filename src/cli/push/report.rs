@@ -179,6 +179,8 @@ mod tests {
                 latency_ms: seq,
                 cpu_ms: 0,
                 attempts: 1,
+                repaired: 0,
+                undecodable: 0,
                 outcome: if seq == failed { SegmentOutcome::Failed } else { SegmentOutcome::Ok },
                 degraded: vec![],
                 error: None,

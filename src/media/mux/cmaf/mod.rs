@@ -10,7 +10,7 @@ mod header;
 mod read_back;
 mod segment;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod times;
 
 pub use header::init;

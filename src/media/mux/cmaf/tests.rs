@@ -10,10 +10,10 @@ use crate::media::{Audio, AudioCodec, Chroma, Colour, Error, Ticks, Timescale, V
 
 /// A sample as a player would see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Read {
-    pub(super) pts: i64,
+pub(crate) struct Read {
+    pub(crate) pts: i64,
     pub(super) dts: i64,
-    pub(super) duration: u32,
+    pub(crate) duration: u32,
     pub(super) sync: bool,
     pub(super) data: Bytes,
 }
@@ -28,7 +28,7 @@ pub(super) fn boxes(mut bytes: &[u8]) -> Vec<Any> {
 }
 
 /// (track, tfdt, samples) of each fragment's tracks, tfhd's defaults filled in.
-pub(super) fn fragments(bytes: &[u8]) -> Vec<(u32, u64, Vec<Read>)> {
+pub(crate) fn fragments(bytes: &[u8]) -> Vec<(u32, u64, Vec<Read>)> {
     let mut read = Vec::new();
     let mut rest = bytes;
     let mut moof: Option<(usize, Moof)> = None;
