@@ -40,7 +40,9 @@ fn timelines(output: &Output) -> Vec<Vec<(Value, Vec<u8>)>> {
 #[test]
 fn open_gops_are_cut_at_and_each_picture_is_in_one_segment_of_a_rendition_and_of_a_copy() {
     let service = Service::start(&["--workers", "2"]);
-    for (shape, video) in [(Shape::Ts, Picture::H264), (Shape::FragmentedMp4, Picture::H265), (Shape::Ts, Picture::Mpeg2)] {
+    for (shape, video) in
+        [(Shape::Ts, Picture::H264), (Shape::FragmentedMp4, Picture::H265), (Shape::Ts, Picture::Mpeg2)]
+    {
         let clip = Clip { open_gop: true, ..clip(shape, video) };
         let session = stream(&service, &["h264@90+aac", "copy+copy"], clip.bytes());
         assert!(session.receipts.len() > 2, "{video:?}: cut into {}", session.receipts.len());
@@ -75,7 +77,9 @@ fn a_clock_that_jumps_begins_a_new_timeline_and_nothing_of_either_side_is_lost()
         assert_eq!(output.inits[0].1, output.inits[1].1, "the same set-up, sent again");
         assert_eq!(numbers(&output.inits[0].1, &before), (0..60).collect::<Vec<_>>());
         assert_eq!(numbers(&output.inits[1].1, &after), (60..120).collect::<Vec<_>>());
-        let marked = |segments: &[(Value, Vec<u8>)]| segments.iter().map(|(header, _)| header["discontinuity"] == true).collect::<Vec<_>>();
+        let marked = |segments: &[(Value, Vec<u8>)]| {
+            segments.iter().map(|(header, _)| header["discontinuity"] == true).collect::<Vec<_>>()
+        };
         assert!(marked(&before).iter().chain(&marked(&after)[1..]).all(|marked| !marked));
         assert!(marked(&after)[0]);
         assert_eq!(before[0].0["start"], after[0].0["start"], "each on its own clock");
