@@ -6,8 +6,8 @@ use std::fs;
 
 use segmill::job::Preset;
 use segmill::protocol::{
-    self, AudioChoice, AudioRequest, BinaryHeader, ClientMessage, Input, Mode, Output, OutputContainer, ResumeFrom, ServerMessage,
-    Start, VideoChoice, VideoRequest,
+    self, AudioChoice, AudioRequest, BinaryHeader, ClientMessage, Input, Mode, Output, OutputContainer, ResumeFrom,
+    ServerMessage, Start, VideoChoice, VideoRequest,
 };
 use segmill::server::problem::Problem;
 use serde::Serialize;
