@@ -232,7 +232,6 @@ impl Cutter {
                     segmenter.push(unit).expect("within the caps");
                     self.segments.extend(std::iter::from_fn(|| segmenter.poll()));
                 }
-                Event::Data(_) => {}
             }
         }
     }
