@@ -19,7 +19,7 @@ pub(super) struct Epoch {
     goes_on: Option<VideoPoint>,
     finished: bool,
     split: bool,
-    /// The earliest time of the first unit that came.
+    /// The time of the first unit that came.
     began: Option<(Ticks, Timescale)>,
 }
 
@@ -108,7 +108,7 @@ impl Epoch {
 
     pub fn push(&mut self, unit: AccessUnit, stray: bool) -> Result<(), Error> {
         if self.began.is_none() {
-            self.began = Some((unit.pts, self.timescale(unit.track)));
+            self.began = Some((unit.pts, self.from(unit.track)));
         }
         if let Some(lane) = self.audio.iter_mut().find(|lane| lane.track == unit.track) {
             lane.push(unit, stray);

@@ -442,3 +442,20 @@ fn times_near_the_end_of_all_time_break_nothing() {
         segmenter.finish();
     }
 }
+
+#[test]
+fn an_old_timeline_is_not_waited_for_longer_than_a_lagging_track() {
+    let (video, audio) = (video_track(VideoCodec::H264, 1000), audio_track(90_000));
+    let tracks = Tracks { video: Some(&video), audio: vec![&audio] };
+    let mut segmenter = Segmenter::new(Settings { max_skew_ms: 3000, ..settings(5000) }, &tracks, 1, false);
+    for n in 0..25 {
+        segmenter.push(picture(n * 40, if n == 0 { Sync::Idr } else { Sync::No })).unwrap();
+        segmenter.push(sound(n * 3600)).unwrap();
+    }
+    // Only the sound jumps; no picture comes any more.
+    for n in 0..200 {
+        segmenter.push(sound(700 * 90_000 + n * 1800)).unwrap();
+    }
+    let segment = segmenter.poll().expect("the old timeline's segment, without an end of the stream");
+    assert!(segment.last && segment.resume.discontinuity);
+}
