@@ -70,6 +70,7 @@ pub enum FromWorker {
 }
 
 #[derive(Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, and never kept")]
 enum ToWorkerHeader {
     Job(JobHeader),
     Unit { track: TrackId, pts: Ticks, dts: Ticks, duration: Option<Ticks>, sync: Sync },

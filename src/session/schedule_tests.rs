@@ -167,7 +167,7 @@ proptest! {
             if let Some(shown) = pair[1].1.shown.first() {
                 prop_assert!(pair[0].1.end <= shown.pts);
             }
-            prop_assert_eq!(pair[0].1.shown.last().map_or(true, |shown| shown.pts < pair[0].1.end), true);
+            prop_assert!(pair[0].1.shown.last().is_none_or(|shown| shown.pts < pair[0].1.end));
         }
         let counted: u64 = schedules.iter().map(|(_, schedule)| {
             let (dropped, repeated) = schedule.dropped_and_repeated();

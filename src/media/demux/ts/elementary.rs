@@ -31,6 +31,7 @@ pub struct Unit {
 
 /// An elementary stream that is read.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for each stream")]
 pub enum Elementary {
     Video(Box<Video>),
     Audio(Audio),
