@@ -18,6 +18,8 @@ const SECONDS: usize = 12;
 const AROUND: i64 = 2048;
 /// What the joins may lose against the continuous encode, dB on average.
 const LOSS: f64 = 1.0;
+/// The same where AAC is resampled: the coder of a whole encode goes on to spend more bits for seconds.
+const LOSS_RESAMPLED: f64 = 2.5;
 /// Mean square below which a join counts as silent, and is not measured.
 const SILENT: f64 = 1e-6;
 
@@ -56,8 +58,8 @@ async fn joins_sound_like_a_continuous_encode(wav: Vec<u8>) {
         {"name": "copy", "audio": {"codec": "copy"}}]);
     for (segment_ms, joins) in [(1000, SECONDS - 2), (4000, 2)] {
         let made = clip.made(segment_ms, outputs.clone()).await;
-        made["aac"].holds_against(&clip.original, &aac, joins);
-        made["opus"].holds_against(&clip.original, &opus, joins);
+        made["aac"].holds_against(&clip.original, &aac, joins, LOSS);
+        made["opus"].holds_against(&clip.original, &opus, joins, LOSS);
         for &at in &made["copy"].joins {
             assert!(made["copy"].sound.around(at) == clip.original.around(at), "a copy is what the source is");
         }
@@ -74,8 +76,8 @@ async fn joins_of_what_is_resampled_sound_like_a_continuous_encode() {
     // One segment: resampled and encoded in the same way, without a join.
     let whole = clip.made(30_000, outputs).await;
     assert!(whole["aac"].joins.is_empty());
-    made["aac"].holds_against(&clip.original, &whole["aac"].sound, SECONDS - 2);
-    made["opus"].holds_against(&clip.original, &whole["opus"].sound, SECONDS - 2);
+    made["aac"].holds_against(&clip.original, &whole["aac"].sound, SECONDS - 2, LOSS_RESAMPLED);
+    made["opus"].holds_against(&clip.original, &whole["opus"].sound, SECONDS - 2, LOSS);
 }
 
 /// An encoder that has seen silence before the first packet, and a decoder that has not, disagree for a while: loudly.
@@ -140,7 +142,7 @@ struct Made {
 }
 
 impl Made {
-    fn holds_against(&self, original: &Sound, continuous: &Sound, joins: usize) {
+    fn holds_against(&self, original: &Sound, continuous: &Sound, joins: usize, loss: f64) {
         let loud = |at: &&i64| {
             let around = original.around(**at);
             around.iter().map(|&sample| f64::from(sample).powi(2)).sum::<f64>() / around.len() as f64 > SILENT
@@ -153,7 +155,7 @@ impl Made {
         };
         let (expected, found) = (mean(continuous), mean(&self.sound));
         println!("{found:.1} dB at {} joins, {expected:.1} dB in a continuous encode", measured.len());
-        assert!(found > expected - LOSS, "{found:.1} dB at the joins, {expected:.1} dB in a continuous encode");
+        assert!(found > expected - loss, "{found:.1} dB at the joins, {expected:.1} dB in a continuous encode");
     }
 }
 
