@@ -275,7 +275,8 @@ impl Sending {
         let mut message = BytesMut::with_capacity(chunk as usize + 1);
         message.put_u8(PROGRAMME);
         let read = (&mut *reader).take(chunk).read_buf(&mut message).await?;
-        Ok((read > 0).then(|| message.freeze()))
+        // What is kept must not hold on to the room for more.
+        Ok((read > 0).then(|| Bytes::copy_from_slice(&message)))
     }
 
     async fn hand_on(&mut self, message: Bytes) {
