@@ -33,6 +33,7 @@ pub struct Config {
     pub max_sessions: usize,
     pub segments: Segments,
     pub sessions: Sessions,
+    pub resume: Resume,
     pub clocks: WorkerClocks,
     pub scratch: Scratch,
     pub log: Log,
@@ -49,6 +50,7 @@ impl Config {
         if listen == args.ops_listen && listen.port() != 0 {
             return Err(ConfigError::SamePort(listen));
         }
+        args.resume.keys.check()?;
         let cpus = available_cpus();
         let workers = args.workers.map_or(cpus, usize::from);
         if args.segments.max_gop < Duration::from_millis(u64::from(args.segments.segment_ms)) {
@@ -64,6 +66,7 @@ impl Config {
             max_sessions: usize::from(args.max_sessions),
             segments: args.segments,
             sessions: args.sessions,
+            resume: args.resume,
             clocks: args.clocks,
             scratch: args.scratch,
             log: args.log,
@@ -125,6 +128,8 @@ pub struct ServeArgs {
     pub segments: Segments,
     #[command(flatten)]
     pub sessions: Sessions,
+    #[command(flatten)]
+    pub resume: Resume,
     #[command(flatten)]
     pub clocks: WorkerClocks,
     #[command(flatten)]
@@ -191,6 +196,49 @@ pub struct Sessions {
     #[arg(long, env = "SEGMILL_DRAIN", value_name = "DURATION", default_value = "9s",
           value_parser = duration::<0, 3_600_000>)]
     pub drain: Duration,
+
+    /// Longest life of a session; then the client is told to go on over a new connection. 0: no limit
+    #[arg(long, env = "SEGMILL_SESSION_LIMIT", value_name = "DURATION", default_value = "0",
+          value_parser = duration::<0, 86_400_000>)]
+    pub session_limit: Duration,
+}
+
+/// Sessions that go on over another connection, also at another instance.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Resume")]
+pub struct Resume {
+    /// Keys of resume tokens, separated by commas: the first signs, all verify. Each at least 32 bytes, in hexadecimal or
+    /// base64; @FILE reads them from there. Without it one is made up, and tokens don't outlive the process
+    #[arg(id = "resume_key", long = "resume-key", env = "SEGMILL_RESUME_KEY", value_name = "KEYS|@FILE", default_value = "",
+          hide_default_value = true, hide_env_values = true, value_parser = resume_keys)]
+    pub keys: Keys,
+
+    /// How long a resume token holds
+    #[arg(id = "resume_ttl", long = "resume-ttl", env = "SEGMILL_RESUME_TTL", value_name = "DURATION", default_value = "10m",
+          value_parser = duration::<1_000, 86_400_000>)]
+    pub ttl: Duration,
+}
+
+/// Secret keys: never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Keys(Result<Vec<Vec<u8>>, String>);
+
+impl Keys {
+    /// In the order in which they were given.
+    pub fn bytes(&self) -> &[Vec<u8>] {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |wrong: &String| ConfigError::Value(format!("--resume-key: {wrong}"));
+        self.0.as_ref().map(|_| ()).map_err(wrong)
+    }
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} keys", self.bytes().len())
+    }
 }
 
 /// The clocks of a worker process; when one runs out, the process is killed and the job retried once.
@@ -349,6 +397,35 @@ fn with_unit(text: &str, units: &[(&str, u64)]) -> (Option<u64>, u64) {
     (if plain { digits.parse().ok() } else { None }, factor)
 }
 
+/// Never fails: what is wrong is said by [`Config::new`], and without showing the keys.
+fn resume_keys(text: &str) -> Result<Keys, String> {
+    let text = match text.strip_prefix('@') {
+        Some(path) => match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => return Ok(Keys(Err(format!("{path}: {error}")))),
+        },
+        None => text.to_owned(),
+    };
+    let words = text.split([',', '\n', '\r', ' ', '\t']).filter(|word| !word.is_empty());
+    let keys = words.enumerate().map(|(n, word)| resume_key(word).map_err(|wrong| format!("key {} {wrong}", n + 1)));
+    Ok(Keys(keys.collect()))
+}
+
+fn resume_key(text: &str) -> Result<Vec<u8>, &'static str> {
+    use base64::Engine;
+    use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+    const LEAST: usize = 32;
+    let digit = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let hexadecimal = || {
+        let plain = text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        plain.then(|| text.as_bytes().chunks_exact(2).map(digit).collect::<Option<Vec<u8>>>())?
+    };
+    let text = text.trim_end_matches('=');
+    let base64 = || STANDARD_NO_PAD.decode(text).or_else(|_| URL_SAFE_NO_PAD.decode(text)).ok();
+    let key = hexadecimal().or_else(base64).ok_or("is neither hexadecimal nor base64")?;
+    if key.len() < LEAST { Err("is shorter than 32 bytes") } else { Ok(key) }
+}
+
 fn filter(text: &str) -> Result<String, String> {
     EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
@@ -437,6 +514,28 @@ mod tests {
             ("--worker-count 3", "--worker-count"),
         ] {
             refused(flags, &[], says);
+        }
+    }
+
+    #[test]
+    fn resume_keys_are_read_and_never_shown() {
+        let hexadecimal = "0f".repeat(32);
+        let base64 = "/+".repeat(21) + "/w==";
+        let config = configured(&format!("--resume-key {hexadecimal},{base64}"), &[]).unwrap();
+        let keys = config.resume.keys.bytes();
+        assert_eq!((keys[0].clone(), keys[1].len()), (vec![15; 32], 32));
+        assert!(!format!("{config:?}").contains("15, 15"), "{config:?}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!("{base64}\n{hexadecimal}\n")).unwrap();
+        let from_file = configured("", &[]).unwrap().resume.keys;
+        assert!(from_file.bytes().is_empty());
+        let from_file = configured(&format!("--resume-key @{}", file.path().display()), &[]).unwrap().resume.keys;
+        assert_eq!(from_file.bytes(), [keys[1].clone(), keys[0].clone()]);
+        for (keys, says) in [("c2VjcmV0", "key 1 is shorter"), ("s\u{e4}cret", "key 1 is neither"), ("@/none", "/none")]
+        {
+            refused(&format!("--resume-key {keys}"), &[], says);
+            let error = configured(&format!("--resume-key {keys}"), &[]).unwrap_err();
+            assert!(keys.starts_with('@') || !error.contains(keys), "{error}");
         }
     }
 

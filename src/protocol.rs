@@ -47,6 +47,9 @@ pub struct Start {
     /// What forces a cut at the first sync sample at or after it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cut_on: Vec<CutOn>,
+    /// Goes on where another session of the same input and outputs was left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<ResumeFrom>,
 }
 
 /// What may force a cut.
@@ -55,6 +58,14 @@ pub struct Start {
 pub enum CutOn {
     /// The splice points of splice_insert and time_signal.
     Scte35,
+}
+
+/// Where a session goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResumeFrom {
+    /// Of a `receipt` or a `moved`.
+    pub token: String,
 }
 
 /// What is streamed in.
@@ -171,6 +182,7 @@ pub enum ServerMessage {
     Tracks(Tracks),
     Receipt(Receipt),
     Event(Event),
+    Moved(Moved),
     Pressure(Pressure),
     Error(ErrorMessage),
     Done(Done),
@@ -318,6 +330,39 @@ pub struct Receipt {
     pub degraded: Vec<Degraded>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<SegmentError>,
+    /// How to go on after this segment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Resume>,
+}
+
+/// How a session can go on over a new connection, to any instance that knows the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Resume {
+    /// For `start`.
+    pub token: String,
+    /// The byte of channel 0 from which to send again.
+    pub offset: u64,
+    /// How many bytes from the beginning of channel 0 to send before that.
+    pub set_up_bytes: u64,
+}
+
+/// The server is going to close, with 1012. All segments that came are valid.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Moved {
+    pub reason: MoveReason,
+    pub resume: Resume,
+    /// How long the connection stays open, milliseconds.
+    pub close_in_ms: u64,
+}
+
+/// Why a session has to go on elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MoveReason {
+    /// The service is shutting down.
+    Drain,
+    /// The session has lasted as long as one may.
+    SessionLimit,
 }
 
 /// What rides along with the media: sent with the segment that was cut next after it was read.
@@ -516,7 +561,8 @@ pub fn http_status(code: &str) -> u16 {
 /// The one table: code → (WebSocket close code, HTTP status).
 fn status_of(code: &str) -> (u16, u16) {
     match code {
-        "bad_message" | "bad_request" => (4400, 400),
+        "bad_message" | "bad_request" | "resume_mismatch" => (4400, 400),
+        "resume_forged" | "resume_expired" => (1008, 403),
         "client_gone" => (1000, 400),
         "idle_timeout" | "start_timeout" | "slow_client" => (4408, 408),
         "resolution_limit" | "media_limit" | "scratch_full" | "gop_too_long" => (4413, 413),

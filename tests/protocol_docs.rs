@@ -7,7 +7,7 @@ use std::fs;
 use segmill::job::Preset;
 use segmill::protocol::{
     self, AudioChoice, AudioRequest, BinaryHeader, ClientMessage, CutOn, Input, Mode, Output, OutputContainer,
-    ServerMessage, Start, VideoChoice, VideoRequest,
+    ResumeFrom, ServerMessage, Start, VideoChoice, VideoRequest,
 };
 use segmill::server::problem::Problem;
 use serde::Serialize;
@@ -72,6 +72,7 @@ fn start_is_shown_with_all_its_fields() {
         segment_ms: Some(1),
         deadline_ms: Some(1),
         cut_on: vec![CutOn::Scte35],
+        resume: Some(ResumeFrom { token: "x".to_owned() }),
         outputs: Some(vec![Output {
             name: "v".to_owned(),
             container: OutputContainer::Cmaf,

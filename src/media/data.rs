@@ -4,6 +4,7 @@
 pub mod scte35;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::{Ticks, Timescale, TrackId};
 
@@ -18,7 +19,7 @@ pub const ID3_SCHEME: &str = "https://aomedia.org/emsg/ID3";
 pub const KLV_SCHEME: &str = "urn:misb:KLV:bin:1910.1";
 
 /// What a unit holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DataKind {
     /// A `splice_info_section` (SCTE 35).
     Scte35,
@@ -77,6 +78,8 @@ pub struct DataUnit {
     pub emsg: Option<Emsg>,
     /// The byte of the input where it begins.
     pub offset: u64,
+    /// The byte of the packet or box with which it is complete: units are told in this order.
+    pub complete: u64,
     /// A section with its checksum, a tag, a packet or a message.
     pub data: Bytes,
 }

@@ -25,6 +25,9 @@ pub struct Segmenter {
     emitted: bool,
 }
 
+/// Cuts that may have been asked for at a time.
+const MOST_FORCED: usize = 64;
+
 #[derive(Debug)]
 struct VideoLane {
     track: TrackId,
@@ -40,6 +43,8 @@ struct VideoLane {
     start: Option<Ticks>,
     /// Units before the first sync sample.
     undecodable: u64,
+    /// Where a cut was asked for and has not been made yet.
+    forced: Vec<Ticks>,
     gate: Gate,
 }
 
@@ -58,6 +63,7 @@ impl Segmenter {
             next: Vec::new(),
             start: None,
             undecodable: 0,
+            forced: Vec::new(),
             gate: Gate::open(),
         });
         Self {
@@ -126,6 +132,15 @@ impl Segmenter {
         }
     }
 
+    /// Cuts at the first sync sample of the video at or after `at`, however short the segment.
+    pub fn cut_at(&mut self, at: Ticks, timescale: Timescale) {
+        let Some(lane) = &mut self.video else { return };
+        let at = at.ceil(timescale, lane.timescale);
+        if lane.forced.len() < MOST_FORCED && !lane.forced.contains(&at) {
+            lane.forced.push(at);
+        }
+    }
+
     /// The next complete segment.
     pub fn poll(&mut self) -> Option<Segment> {
         self.ready.pop_front()
@@ -172,7 +187,8 @@ impl Segmenter {
             self.closed.push_back(lane.close());
         }
         let Some(lane) = &mut self.video else { return Ok(()) };
-        let may_cut = unit.sync == Sync::Idr && lane.start.is_some_and(|start| unit.pts >= start + target);
+        let due = |start: Ticks| unit.pts >= start + target || lane.is_forced(start, unit.pts);
+        let may_cut = unit.sync == Sync::Idr && lane.start.is_some_and(due);
         if may_cut {
             lane.check_window(unit.pts, settings)?;
             lane.next.push(unit);
@@ -296,9 +312,15 @@ impl VideoLane {
         let leading = next.len() > 1;
         let units = std::mem::replace(&mut self.units, next);
         let start = self.start.replace(end).unwrap_or(end);
+        self.forced.retain(|at| *at > end);
         self.bytes = self.units.iter().map(|unit| unit.data.len()).sum();
         let post_roll = if leading { self.units.clone() } else { Vec::new() };
         Cut { track: self.track, pre_roll: Vec::new(), units, post_roll, window: Window { start, end } }
+    }
+
+    /// Whether a cut was asked for after the segment's start, up to `pts`.
+    fn is_forced(&self, start: Ticks, pts: Ticks) -> bool {
+        pts > start && self.forced.iter().any(|at| start < *at && *at <= pts)
     }
 
     /// Whether the open segment still holds only pictures of its first GOP, of which some may be trimmed away.

@@ -15,9 +15,9 @@ use super::admission::Admission;
 use super::app::App;
 use super::ops;
 use super::router::router;
-use crate::config::Config;
+use crate::config::{Config, Resume};
 use crate::pool::{self, Observer, Pool, Workers};
-use crate::session::{Context, Scratch, Settings};
+use crate::session::{Context, Scratch, Settings, Tokens};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::WorkerState;
 
@@ -30,6 +30,8 @@ pub enum StartError {
     Signals(io::Error),
     #[error("the path of this program is not known: {0}")]
     Program(io::Error),
+    #[error("there is no randomness for a key: {0}")]
+    Randomness(#[from] getrandom::Error),
     #[error(transparent)]
     Pool(#[from] pool::StartError),
 }
@@ -76,6 +78,7 @@ impl Service {
                 metrics: metrics.clone(),
                 settings: Settings::new(&config),
                 scratch: Scratch::new(config.scratch.dir.clone(), config.scratch.bytes),
+                tokens: tokens(&config.resume)?,
             }),
             admission: Admission::new(config.max_sessions, shutdown.clone(), metrics, readiness.clone()),
             draining: shutdown.clone(),
@@ -100,6 +103,16 @@ impl Service {
         self.pool.close().await;
         self.ops_shutdown.cancel();
     }
+}
+
+/// Without a key one is made up: then no other process takes this one's sessions over.
+fn tokens(resume: &Resume) -> Result<Tokens, StartError> {
+    let mut keys = resume.keys.bytes().to_vec();
+    if keys.is_empty() {
+        tracing::warn!("no resume key is set: sessions can't be taken over by another process");
+        keys.push(Tokens::random_key()?);
+    }
+    Ok(Tokens::new(keys, resume.ttl))
 }
 
 /// The workers are this very program.

@@ -12,21 +12,25 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite;
 
 use super::admission::Admitted;
 use super::app::{App, origin};
 use super::problem::Problem;
-use crate::protocol::{self, ClientMessage, ErrorMessage, Ready, SUBPROTOCOL, ServerMessage, SessionLimits, Start};
-use crate::session::{self, Caller, Ended, Fatal, Gone, Incoming, Outgoing, Outlet, Wanted};
+use crate::protocol::{
+    self, ClientMessage, ErrorMessage, MoveReason, Ready, SUBPROTOCOL, ServerMessage, SessionLimits, Start,
+};
+use crate::session::{self, Caller, Ended, Fatal, Gone, Incoming, Leave, Outgoing, Outlet, Wanted};
 use crate::telemetry::metrics::{Direction, Operation, Origin};
 
 /// Messages that are read ahead of the session.
 const AHEAD_MESSAGES: usize = 64;
 /// How long a client may take to answer a close before the connection is cut.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The close code of a session that goes on elsewhere.
+const MOVED: u16 = 1012;
 
 /// Upgrades, where there is room.
 pub async fn upgrade(
@@ -70,6 +74,7 @@ async fn run(app: App, socket: WebSocket, origin: Origin, _admitted: Admitted) {
     let (code, reason) = match &ended {
         Ended::Done(_) => (1000, "done"),
         Ended::Fatal(fatal) => (protocol::close_code(fatal.code), fatal.code),
+        Ended::Moved(_) => (MOVED, "moved"),
         Ended::Gone(gone) => (protocol::close_code(gone.code()), gone.code()),
     };
     tracing::info!(session = %id, code, reason, "session ended");
@@ -96,10 +101,12 @@ async fn converse(
     origin: Origin,
 ) -> Ended {
     let config = &app.config;
+    let limit = config.sessions.session_limit;
+    let until = (!limit.is_zero()).then(|| Instant::now() + limit);
     let limits = SessionLimits {
         message_bytes: config.sessions.message_bytes,
         segment_bytes: config.segments.max_bytes,
-        max_session_s: 0,
+        max_session_s: limit.as_secs(),
     };
     let server = concat!("segmill/", env!("CARGO_PKG_VERSION")).to_owned();
     let ready = ServerMessage::Ready(Ready { session: id.to_string(), server, limits });
@@ -107,7 +114,7 @@ async fn converse(
         return Ended::Gone(Gone::Left);
     }
     let wanted = match timeout(config.sessions.start_timeout, first_message(stream)).await {
-        Ok(Ok(start)) => Wanted::stream(start, &app.context.settings),
+        Ok(Ok(start)) => Wanted::stream(start, &id.to_string(), &app.context.settings, &app.context.tokens),
         Ok(Err(First::Gone)) => return Ended::Gone(Gone::Left),
         Ok(Err(First::Bad(fatal))) => Err(fatal),
         Err(_) => Err(Fatal::new("start_timeout", "no start message came in time")),
@@ -123,11 +130,12 @@ async fn converse(
         Some((next, ahead))
     });
     let caller = Caller { op: Operation::Stream, origin };
-    let session = session::run(app.context.clone(), caller, wanted, incoming, socket);
+    let (leave, leaving) = watch::channel(None);
+    let session = session::run(app.context.clone(), caller, wanted, incoming, socket, leaving);
     tokio::select! {
         biased;
         ended = session => ended,
-        () = read_ahead(app, stream, ahead, bytes) => {
+        () = read_ahead(app, stream, ahead, bytes, Farewell { leave, until }) => {
             app.context.metrics.error(Gone::Left.code());
             Ended::Gone(Gone::Left)
         }
@@ -141,14 +149,55 @@ fn read_ahead_bytes(message_bytes: u64) -> usize {
     4 * message_bytes as usize
 }
 
+/// Tells a session when it has to leave.
+struct Farewell {
+    leave: watch::Sender<Option<Leave>>,
+    /// When it has lasted as long as one may.
+    until: Option<Instant>,
+}
+
+impl Farewell {
+    /// Waits until there is a reason to leave that was not told yet.
+    async fn reason(&self, app: &App) -> MoveReason {
+        let told = self.leave.borrow().map(|leave| leave.reason);
+        let limit = async {
+            match self.until {
+                Some(until) if told.is_none() => sleep_until(until).await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = app.draining.cancelled(), if told != Some(MoveReason::Drain) => MoveReason::Drain,
+            () = limit => MoveReason::SessionLimit,
+        }
+    }
+
+    /// `finished`: all of the input has come.
+    fn tell(&self, app: &App, reason: MoveReason, finished: bool) {
+        // A quarter is for the goodbye.
+        let grace = app.config.sessions.drain * 3 / 4;
+        self.leave.send_modify(|leave| {
+            let stop_reading = leave.map_or(!finished, |leave| leave.stop_reading);
+            *leave = Some(Leave { reason, stop_reading, by: Instant::now() + grace });
+        });
+    }
+}
+
 /// Reads the socket until the client has gone. After an error or the end of the input it reads on, and drops.
-async fn read_ahead(app: &App, stream: &mut SplitStream<WebSocket>, ahead: mpsc::Sender<Ahead>, bytes: Arc<Semaphore>) {
+async fn read_ahead(
+    app: &App,
+    stream: &mut SplitStream<WebSocket>,
+    ahead: mpsc::Sender<Ahead>,
+    bytes: Arc<Semaphore>,
+    farewell: Farewell,
+) {
     let mut ahead = Some(ahead);
     loop {
         let next = tokio::select! {
             next = timeout(app.config.sessions.idle_timeout, stream.next()) => next,
-            () = app.draining.cancelled(), if ahead.is_some() => {
-                hand_over(&mut ahead, Err(Fatal::new("closing", "the service is shutting down")), None).await;
+            reason = farewell.reason(app) => {
+                farewell.tell(app, reason, ahead.is_none());
+                ahead = None;
                 continue;
             }
         };

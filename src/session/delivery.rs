@@ -8,30 +8,28 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::Instant;
 
 use super::intake::{Pending, Slot};
-use super::output::{Output, Rendered};
+use super::output::{Output, OutputState, Rendered};
+use super::resume::{Leaving, Progress, Survival, leaves};
 use super::work::Made;
 use super::{Caller, Context, Ended, Fatal, Gone, Outgoing, Outlet};
 use crate::job::{Failure, FailureCode};
 use crate::ladder::Plan;
 use crate::media::{Ticks, Timescale};
-use crate::protocol::{Done, ErrorMessage, Receipt, SegmentError, SegmentOutcome, ServerMessage};
+use crate::protocol::{
+    Done, ErrorMessage, MoveReason, Moved, Receipt, Resume, SegmentError, SegmentOutcome, ServerMessage,
+};
 use crate::telemetry::metrics::Direction;
 
 /// Sends until the queue's end has been told, or the client has gone.
 pub(super) async fn run(
     context: Arc<Context>,
-    caller: Caller,
+    (caller, survival): (Caller, Option<Survival>),
     mut slots: Receiver<Slot>,
-    mut notices: Receiver<ServerMessage>,
+    (mut notices, leaving): (Receiver<ServerMessage>, Leaving),
     outlet: impl Outlet,
 ) -> Ended {
-    let mut delivery = Delivery {
-        context,
-        caller,
-        outlet,
-        outputs: Vec::new(),
-        done: Done { segments: 0, frames_in: 0, frames_out: BTreeMap::new(), failed: 0, degraded: 0 },
-    };
+    let mut delivery = Delivery::new(context, caller, survival, leaving, outlet);
+    let mut leaving = delivery.leaving.clone();
     let ended = loop {
         let slot = tokio::select! {
             biased;
@@ -40,6 +38,7 @@ pub(super) async fn run(
                 Err(gone) => break gone.into(),
             },
             slot = slots.recv() => slot,
+            reason = leaves(&mut leaving) => break Ended::Moved(reason),
         };
         let sent = match slot {
             Some(Slot::Plan(plan, tracks)) => {
@@ -47,6 +46,7 @@ pub(super) async fn run(
                 delivery.message(ServerMessage::Tracks(*tracks)).await.map_err(Ended::from)
             }
             Some(Slot::Segment(pending)) => delivery.segment(*pending, &mut notices).await,
+            Some(Slot::Moved) => break Ended::Moved(delivery.reason()),
             Some(Slot::End(Ok(()))) => break delivery.finish().await,
             Some(Slot::End(Err(fatal))) => Err(Ended::Fatal(fatal)),
             None => Err(Ended::Fatal(Fatal::new("internal", "the session's intake ended without a word"))),
@@ -63,16 +63,44 @@ struct Delivery<O> {
     caller: Caller,
     outlet: O,
     outputs: Vec<Output>,
+    /// Outputs of the session that is taken up, until they are planned.
+    before: Vec<OutputState>,
     done: Done,
+    leaving: Leaving,
+    survival: Option<Survival>,
+    /// How to go on after the last receipt.
+    resume: Option<Resume>,
 }
 
 impl<O: Outlet> Delivery<O> {
+    fn new(context: Arc<Context>, caller: Caller, mut survival: Option<Survival>, leaving: Leaving, outlet: O) -> Self {
+        let progress = survival.as_mut().and_then(|survival| survival.progress.take());
+        let nothing = Done { segments: 0, frames_in: 0, frames_out: BTreeMap::new(), failed: 0, degraded: 0 };
+        Self {
+            done: progress.as_ref().and_then(Progress::done).unwrap_or(nothing),
+            before: progress.as_ref().map(|progress| progress.outputs.clone()).unwrap_or_default(),
+            resume: survival.as_ref().and_then(|survival| survival.resume(&context.tokens, progress)),
+            context,
+            caller,
+            outlet,
+            outputs: Vec::new(),
+            leaving,
+            survival,
+        }
+    }
+
+    /// Why the session was told to leave.
+    fn reason(&self) -> MoveReason {
+        self.leaving.borrow().map_or(MoveReason::Drain, |leave| leave.reason)
+    }
+
     fn plan(&mut self, plan: &Arc<Plan>) {
-        let mut before = std::mem::take(&mut self.outputs);
+        let mut before = std::mem::take(&mut self.before);
+        before.extend(std::mem::take(&mut self.outputs).into_iter().map(Output::into_state));
         for (index, planned) in plan.outputs.iter().enumerate() {
-            let known = before.iter().position(|output| output.name() == Some(&planned.name));
+            let known = before.iter().position(|output| output.name() == planned.name);
             self.outputs.push(match known {
-                Some(known) => before.swap_remove(known).replanned(plan.clone(), index),
+                Some(known) => Output::resume(before.swap_remove(known), plan.clone(), index),
                 None => Output::new(plan.clone(), index),
             });
         }
@@ -83,11 +111,13 @@ impl<O: Outlet> Delivery<O> {
 
     /// One segment: its new inits, its media, its receipt.
     async fn segment(&mut self, mut pending: Pending, notices: &mut Receiver<ServerMessage>) -> Result<(), Ended> {
+        let mut leaving = self.leaving.clone();
         let made = loop {
             tokio::select! {
                 biased;
                 Some(notice) = notices.recv() => self.message(notice).await?,
                 made = &mut pending.made => break made,
+                reason = leaves(&mut leaving) => return Err(Ended::Moved(reason)),
             }
         };
         let made = made.unwrap_or_else(|error| lost(&pending, &error.to_string()));
@@ -133,9 +163,21 @@ impl<O: Outlet> Delivery<O> {
         for (name, frames) in &receipt.frames_out {
             *self.done.frames_out.entry(name.clone()).or_default() += frames;
         }
+        self.progressed(&mut pending);
+        receipt.resume.clone_from(&self.resume);
         self.message(ServerMessage::Receipt(receipt)).await?;
         drop((pending.place, pending.counted));
         hopeless.map_or(Ok(()), |fatal| Err(Ended::Fatal(fatal)))
+    }
+
+    /// Takes note of how to go on after a segment. Where that can't be told, it is as after the one before it.
+    fn progressed(&mut self, pending: &mut Pending) {
+        let (Some(survival), Some(place)) = (&self.survival, pending.place_after.take()) else { return };
+        let outputs = self.outputs.iter().map(|output| output.state().clone()).collect();
+        let resume = survival.resume(&self.context.tokens, Some(Progress::new(place, outputs, &self.done)));
+        if resume.is_some() {
+            self.resume = resume;
+        }
     }
 
     fn open_receipt(&self, pending: &Pending, made: &Made) -> Receipt {
@@ -157,6 +199,7 @@ impl<O: Outlet> Delivery<O> {
             outcome: SegmentOutcome::Ok,
             degraded: Vec::new(),
             error: None,
+            resume: None,
         }
     }
 
@@ -222,6 +265,13 @@ impl<O: Outlet> Delivery<O> {
     async fn close(mut self, ended: Ended) -> Ended {
         match &ended {
             Ended::Done(_) => {}
+            Ended::Moved(reason) => {
+                if let Some(resume) = self.resume.take() {
+                    let moved = Moved { reason: *reason, resume, close_in_ms: 0 };
+                    // A client that has gone meanwhile goes on from its last receipt.
+                    let _ = self.message(ServerMessage::Moved(moved)).await;
+                }
+            }
             Ended::Gone(gone) => self.context.metrics.error(gone.code()),
             Ended::Fatal(fatal) => {
                 self.context.metrics.error(fatal.code);

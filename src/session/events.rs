@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
 
 use crate::media::data::scte35::{self, Command};
 use crate::media::{DataKind, DataUnit, Ticks, Timescale};
@@ -23,7 +24,18 @@ pub(super) struct Held {
     dropped: u64,
     /// Of what the demuxer has passed over, how much has been told.
     damaged: u64,
-    points: VecDeque<Point>,
+    points: VecDeque<SplicePoint>,
+    /// [`DataUnit::complete`] of the last unit that went with a segment.
+    told: Option<u64>,
+    /// Of the session that is taken up again: what it has told is not told again.
+    told_before: Option<u64>,
+}
+
+/// What a session that is taken up again has to know.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(super) struct HeldState {
+    points: VecDeque<SplicePoint>,
+    told: Option<u64>,
 }
 
 /// What is sent with one segment.
@@ -35,13 +47,28 @@ pub(super) struct Riding {
 }
 
 /// What tells a splice point from others.
-#[derive(Debug, PartialEq, Eq)]
-enum Point {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum SplicePoint {
     At(Ticks),
     AtOnce(Option<u32>, Option<Ticks>),
 }
 
 impl Held {
+    /// Goes on where another session was left.
+    pub fn resume(state: HeldState) -> Self {
+        Self { points: state.points, told: state.told, told_before: state.told, ..Self::default() }
+    }
+
+    /// After the last [`Self::take`].
+    pub fn state(&self) -> HeldState {
+        HeldState { points: self.points.clone(), told: self.told }
+    }
+
+    /// Whether it went with a segment of the session that is taken up again.
+    pub fn was_told(&self, unit: &DataUnit) -> bool {
+        self.told_before.is_some_and(|told| unit.complete <= told)
+    }
+
     pub fn push(&mut self, unit: DataUnit) {
         self.bytes += unit.data.len();
         self.units.push_back(unit);
@@ -57,6 +84,7 @@ impl Held {
         self.dropped += damaged.saturating_sub(std::mem::replace(&mut self.damaged, damaged));
         self.bytes = 0;
         let units: Vec<DataUnit> = self.units.drain(..).collect();
+        self.told = units.last().map(|unit| unit.complete).or(self.told);
         // Said with the first that goes; where none goes, with a later one.
         let dropped = if units.is_empty() { 0 } else { std::mem::take(&mut self.dropped) };
         Riding { units, dropped }
@@ -72,8 +100,8 @@ impl Held {
             return None;
         }
         let point = match splice.pts {
-            Some(_) => Point::At(unit.pts),
-            None => Point::AtOnce(splice.event_id, splice.event_id.is_none().then_some(unit.pts)),
+            Some(_) => SplicePoint::At(unit.pts),
+            None => SplicePoint::AtOnce(splice.event_id, splice.event_id.is_none().then_some(unit.pts)),
         };
         if self.points.contains(&point) {
             return None;
@@ -159,7 +187,17 @@ mod tests {
     fn unit(kind: DataKind, pts: i64, data: Vec<u8>) -> DataUnit {
         let timescale = Timescale::new(90_000).expect("not 0");
         let (pts, data) = (Ticks(pts), Bytes::from(data));
-        DataUnit { track: None, kind, pts, timescale, duration: None, emsg: None, offset: 0, data }
+        DataUnit {
+            track: None,
+            kind,
+            pts,
+            timescale,
+            duration: None,
+            emsg: None,
+            offset: 0,
+            complete: pts.0 as u64,
+            data,
+        }
     }
 
     #[test]
@@ -175,6 +213,21 @@ mod tests {
         assert_eq!(held.take(5).dropped, 0);
         held.push(unit(DataKind::Klv, 0, vec![0]));
         assert_eq!(held.take(5).dropped, 4, "there was none to say it with before");
+    }
+
+    #[test]
+    fn a_session_that_is_taken_up_again_tells_nothing_twice() {
+        let mut held = Held::default();
+        (1..=2).for_each(|n| held.push(unit(DataKind::Klv, n, vec![0])));
+        held.take(0);
+        held.push(unit(DataKind::Klv, 3, vec![0]));
+        let again = Held::resume(held.state());
+        let told: Vec<bool> = (1..=3).map(|n| again.was_told(&unit(DataKind::Klv, n, vec![0]))).collect();
+        assert_eq!(told, [true, true, false], "the third had been read, and went with no segment");
+        let mut before = Held::default();
+        let splice = unit(DataKind::Scte35, 900, section(0, 6, &time(900), &[]));
+        assert_eq!(before.splice_point(&splice), Some(Ticks(900)));
+        assert_eq!(Held::resume(before.state()).splice_point(&splice), None, "it has cut already");
     }
 
     #[test]

@@ -11,14 +11,15 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::captions::Captions;
 use super::events::{Held as HeldEvents, Riding};
+use super::resume::{Given, InputPlace, Leaving, Place, stops_reading};
 use super::scratch::ScratchFile;
-use super::work::{Made, Planner};
+use super::work::{Made, Planner, PlannerState};
 use super::{Caller, Context, Fatal, Incoming, Wanted};
 use crate::ladder::{self, Plan};
-use crate::media::demux::{Container, Demuxer, Event};
+use crate::media::demux::{self, Container, Demuxer, Event};
 use crate::media::{self, DataUnit, Format, Track};
 use crate::protocol::{InputContainer, Mode, Pressure, PressureLevel, ServerMessage, TrackInfo, Tracks};
-use crate::segment::{self, Segment, Segmenter};
+use crate::segment::{self, Point, Segment, Segmenter};
 use crate::telemetry::metrics::{Held, Operation};
 
 /// How long a lagging track is waited for, milliseconds: in `live` mode latency counts for more.
@@ -30,6 +31,7 @@ pub(super) struct Ways {
     pub queue: Sender<Slot>,
     /// Ahead of the order: pressure.
     pub notices: Sender<ServerMessage>,
+    pub leaving: Leaving,
 }
 
 /// A place in the order of delivery.
@@ -39,6 +41,8 @@ pub(super) enum Slot {
     Segment(Box<Pending>),
     /// Nothing follows.
     End(Result<(), Fatal>),
+    /// Nothing follows here: the session goes on elsewhere.
+    Moved,
 }
 
 /// A segment on its way through the pool. Dropped, its jobs are dropped with it.
@@ -54,6 +58,8 @@ pub(super) struct Pending {
     /// The place; free again when the segment has been delivered.
     pub place: OwnedSemaphorePermit,
     pub counted: Held,
+    /// Where the input goes on after it, where that can be told.
+    pub place_after: Option<Place>,
 }
 
 /// Reads until the stream ends; the last thing in the queue is how it did.
@@ -69,13 +75,14 @@ pub(super) async fn run(
     settings.target_ms = wanted.segment_ms.unwrap_or(settings.target_ms);
     settings.max_skew_ms = if wanted.mode == Mode::Live { MAX_SKEW_MS.0 } else { MAX_SKEW_MS.1 };
     let spool = Box::new(ScratchFile::new(context.scratch.clone(), context.metrics.scratch()));
-    let intake = Intake {
+    let mut intake = Intake {
         demuxer: Demuxer::new(container(wanted.container), context.settings.demux, spool),
         context,
         caller,
         wanted,
         settings,
         source: None,
+        tracks: Vec::new(),
         planner: Planner::default(),
         events: HeldEvents::default(),
         next_seq: 1,
@@ -83,11 +90,23 @@ pub(super) async fn run(
         ways,
         pressed: PressureLevel::None,
         bytes: 0,
+        given: Given::default(),
+        passed: None,
+        boundary: None,
+        all_cut: false,
     };
     let queue = intake.ways.queue.clone();
-    let result = intake.read(incoming).await;
+    let place = intake.wanted.survival.as_mut().and_then(|survival| survival.progress.take());
+    let resumed = match place {
+        Some(progress) => intake.resume(progress.place).await,
+        None => Ok(()),
+    };
+    let slot = match resumed {
+        Ok(()) => intake.read(incoming).await.unwrap_or_else(|fatal| Slot::End(Err(fatal))),
+        Err(fatal) => Slot::End(Err(fatal)),
+    };
     // A closed queue means that delivery has ended: there is no one left to tell.
-    let _ = queue.send(Slot::End(result)).await;
+    let _ = queue.send(slot).await;
 }
 
 struct Intake {
@@ -97,6 +116,8 @@ struct Intake {
     settings: segment::Settings,
     demuxer: Demuxer,
     source: Option<Source>,
+    /// As they were told last.
+    tracks: Vec<Track>,
     planner: Planner,
     /// What rides along, for the next segment.
     events: HeldEvents,
@@ -104,7 +125,24 @@ struct Intake {
     places: Arc<Semaphore>,
     ways: Ways,
     pressed: PressureLevel,
+    /// Of the input, as far as it has come.
     bytes: u64,
+    /// Units that have come since the beginning.
+    given: Given,
+    /// Units that had come before the set-up in which a resumed session begins.
+    passed: Option<Given>,
+    /// Why the segmenter is being emptied, while it is.
+    boundary: Option<InputPlace>,
+    /// The session was left when all of the input had been cut.
+    all_cut: bool,
+}
+
+/// How a segmenter begins.
+enum Begin<'a> {
+    Beginning,
+    /// Another set-up was in force before.
+    Break,
+    Point(&'a Point),
 }
 
 /// What is made of the input, by the set-up that holds now.
@@ -114,19 +152,34 @@ struct Source {
 }
 
 impl Intake {
-    async fn read(mut self, incoming: impl Stream<Item = Result<Incoming, Fatal>> + Send) -> Result<(), Fatal> {
+    /// What is to be the last in the queue.
+    async fn read(mut self, incoming: impl Stream<Item = Result<Incoming, Fatal>> + Send) -> Result<Slot, Fatal> {
         tokio::pin!(incoming);
-        while let Some(next) = incoming.next().await {
-            match next? {
-                Incoming::Media(bytes) => self.media(bytes).await?,
-                Incoming::Finish => break,
+        let mut leaving = self.ways.leaving.clone();
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = stops_reading(&mut leaving) => return Ok(Slot::Moved),
+                next = incoming.next() => next,
+            };
+            match next {
+                Some(Ok(Incoming::Media(bytes))) => self.media(bytes).await?,
+                Some(Ok(Incoming::Finish)) | None => break,
+                Some(Err(fatal)) => return Err(fatal),
             }
+        }
+        self.finish().await.map(|()| Slot::End(Ok(())))
+    }
+
+    async fn finish(&mut self) -> Result<(), Fatal> {
+        if self.all_cut {
+            return Ok(());
         }
         self.demuxer.finish();
         let ended = self.events().await;
         // What is complete is delivered also when the end is missing.
         if !matches!(&ended, Err(fatal) if fatal.code != "truncated_input") {
-            self.flush().await?;
+            self.flush(Some(InputPlace::End(self.bytes))).await?;
         }
         ended?;
         if self.next_seq == 1 {
@@ -135,8 +188,37 @@ impl Intake {
         Ok(())
     }
 
+    /// Goes on where another session was left.
+    async fn resume(&mut self, place: Place) -> Result<(), Fatal> {
+        self.next_seq = place.next_seq;
+        self.settings.target_ms = place.target_ms;
+        let (state, point) = match place.input {
+            InputPlace::Within(state, point) => (state, Some(point)),
+            InputPlace::Before(state, given) => {
+                self.passed = Some(given);
+                (state, None)
+            }
+            InputPlace::End(bytes) => {
+                (self.bytes, self.all_cut) = (bytes, true);
+                return Ok(());
+            }
+        };
+        let spool = Box::new(ScratchFile::new(self.context.scratch.clone(), self.context.metrics.scratch()));
+        self.demuxer = Demuxer::resume(&state, self.context.settings.demux, spool)?;
+        self.bytes = state.offset().saturating_sub(state.set_up_bytes());
+        let plan = self.plan(state.tracks())?;
+        let from = point.as_ref().map_or(Begin::Break, Begin::Point);
+        self.begin(plan, state.tracks().to_vec(), from).await?;
+        self.planner = Planner::resume(place.planner);
+        self.events = HeldEvents::resume(place.events);
+        Ok(())
+    }
+
     async fn media(&mut self, bytes: Bytes) -> Result<(), Fatal> {
         self.bytes += bytes.len() as u64;
+        if self.all_cut {
+            return Ok(());
+        }
         self.demuxer.push(bytes)?;
         self.events().await
     }
@@ -144,9 +226,13 @@ impl Intake {
     async fn events(&mut self) -> Result<(), Fatal> {
         while let Some(event) = self.demuxer.poll()? {
             match event {
-                Event::Tracks { tracks, .. } => self.set_up(tracks).await?,
+                Event::Tracks { tracks, offset } => self.set_up(tracks, offset).await?,
                 Event::Data(unit) => self.data(unit),
                 Event::Unit(unit) => {
+                    if self.passed.as_mut().is_some_and(|passed| passed.take(&unit)) {
+                        continue;
+                    }
+                    self.given.add(&unit);
                     let Some(source) = &mut self.source else { continue };
                     source.segmenter.push(unit).map_err(|error| Fatal::new(error.code(), error.to_string()))?;
                     self.segments().await?;
@@ -158,26 +244,55 @@ impl Intake {
 
     /// Held for the segment that is cut next.
     fn data(&mut self, unit: DataUnit) {
+        if self.events.was_told(&unit) {
+            return;
+        }
+        if self.wanted.cut_on_splices
+            && let Some(point) = self.events.splice_point(&unit)
+            && let Some(source) = &mut self.source
+        {
+            source.segmenter.cut_at(point, unit.timescale);
+        }
         self.events.push(unit);
     }
 
-    /// The set-up is known, or has changed: from here on, segments are made by a new plan.
-    async fn set_up(&mut self, tracks: Vec<Track>) -> Result<(), Fatal> {
-        let limits = self.context.settings.ladder;
-        let plan = Plan::resolve(&self.wanted.request, &tracks, self.context.pool.inventory(), limits);
-        let again = match &self.source {
+    /// The set-up is known, or has changed: from here on, segments are made by a new plan. `offset`: where in the input.
+    async fn set_up(&mut self, tracks: Vec<Track>, offset: u64) -> Result<(), Fatal> {
+        let plan = self.plan(&tracks);
+        let from = match &self.source {
             // What changed is none of what is used.
-            Some(source) if plan.as_ref().is_ok_and(|plan| plan.makes_the_same(&source.plan)) => return Ok(()),
-            Some(_) => true,
-            None => false,
+            Some(source) if plan.as_ref().is_ok_and(|plan| plan.makes_the_same(&source.plan)) => {
+                self.tracks = tracks;
+                return Ok(());
+            }
+            Some(_) => Begin::Break,
+            None => Begin::Beginning,
         };
-        self.flush().await?;
-        let plan = plan?;
+        let state = self.state(offset, &tracks);
+        self.flush(state.map(|state| InputPlace::Before(state, self.given.clone()))).await?;
+        self.begin(plan?, tracks, from).await
+    }
+
+    fn plan(&self, tracks: &[Track]) -> Result<Plan, ladder::Refused> {
+        Plan::resolve(&self.wanted.request, tracks, self.context.pool.inventory(), self.context.settings.ladder)
+    }
+
+    /// How the input can be taken up again at `offset`; None where nobody will ask.
+    fn state(&self, offset: u64, tracks: &[Track]) -> Option<demux::State> {
+        self.wanted.survival.as_ref()?;
+        self.demuxer.state(offset, tracks.to_vec())
+    }
+
+    async fn begin(&mut self, plan: Plan, tracks: Vec<Track>, from: Begin<'_>) -> Result<(), Fatal> {
         let used = segment::Tracks {
             video: plan.video.as_ref().map(|video| &video.track),
             audio: plan.audio.iter().map(|audio| &audio.track).collect(),
         };
-        let segmenter = Segmenter::new(self.settings, &used, self.next_seq, again);
+        let segmenter = match from {
+            Begin::Beginning => Segmenter::new(self.settings, &used, self.next_seq, false),
+            Begin::Break => Segmenter::new(self.settings, &used, self.next_seq, true),
+            Begin::Point(point) => Segmenter::resume(self.settings, &used, point),
+        };
         let message = Tracks {
             container: self.demuxer.container().map(container_name).unwrap_or_default().to_owned(),
             tracks: tracks.iter().map(|track| describe(track, plan.uses(track.id))).collect(),
@@ -186,15 +301,33 @@ impl Intake {
         let plan = Arc::new(plan);
         self.planner = Planner::default();
         self.source = Some(Source { plan: plan.clone(), segmenter });
+        self.tracks = tracks;
         self.hand_on(Slot::Plan(plan, Box::new(message))).await
     }
 
-    /// What the segmenter still holds becomes the last segments of this set-up.
-    async fn flush(&mut self) -> Result<(), Fatal> {
+    /// What the segmenter still holds becomes the last segments of this set-up. `next`: where the input goes on then.
+    async fn flush(&mut self, next: Option<InputPlace>) -> Result<(), Fatal> {
         if let Some(source) = &mut self.source {
             source.segmenter.finish();
         }
-        self.segments().await
+        self.boundary = next;
+        let ended = self.segments().await;
+        self.boundary = None;
+        ended
+    }
+
+    /// Where the input goes on after a segment that was just cut.
+    fn place_after(&self, segment: &Segment) -> Option<Place> {
+        self.wanted.survival.as_ref()?;
+        let (planner, input) = match &self.boundary {
+            Some(next) if segment.last => (PlannerState::default(), next.clone()),
+            _ => {
+                let state = self.state(segment.resume.offset?, &self.tracks)?;
+                (self.planner.state(), InputPlace::Within(state, segment.resume.clone()))
+            }
+        };
+        let events = self.events.state();
+        Some(Place { next_seq: segment.seq + 1, target_ms: self.settings.target_ms, planner, events, input })
     }
 
     async fn segments(&mut self) -> Result<(), Fatal> {
@@ -212,6 +345,7 @@ impl Intake {
         let events = self.events.take(self.demuxer.damaged_data());
         let jobs = self.planner.jobs(&source.plan, &segment);
         self.next_seq = segment.seq + 1;
+        let place_after = self.place_after(&segment);
         let place = match self.places.clone().try_acquire_owned() {
             Ok(place) => place,
             Err(_) => {
@@ -224,8 +358,8 @@ impl Intake {
         let counted = self.context.metrics.segment_in_flight();
         let context = self.context.clone();
         let made = tokio::spawn(async move { jobs.run(&context.pool).await });
-        let pending =
-            Pending { segment, captions, events, made: AbortOnDropHandle::new(made), complete_at, place, counted };
+        let made = AbortOnDropHandle::new(made);
+        let pending = Pending { segment, captions, events, made, complete_at, place, counted, place_after };
         self.hand_on(Slot::Segment(Box::new(pending))).await?;
         let waiting = self.context.pool.snapshot().queued > 0;
         self.press(if waiting { PressureLevel::Some } else { PressureLevel::None }, complete_at.elapsed());

@@ -9,6 +9,7 @@ mod delivery;
 mod events;
 mod intake;
 mod output;
+mod resume;
 mod scratch;
 mod wanted;
 mod work;
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::sync::{Semaphore, mpsc};
 
+pub use resume::{Leave, Leaving, Tokens, stays};
 pub use scratch::Scratch;
 pub use wanted::Wanted;
 
@@ -27,7 +29,7 @@ use crate::config::Config;
 use crate::ladder;
 use crate::media::demux;
 use crate::pool::Pool;
-use crate::protocol::{BinaryHeader, Done, ServerMessage};
+use crate::protocol::{BinaryHeader, Done, MoveReason, ServerMessage};
 use crate::segment;
 use crate::telemetry::metrics::{Metrics, Operation, Origin};
 
@@ -40,6 +42,7 @@ pub struct Context {
     pub metrics: Metrics,
     pub settings: Settings,
     pub scratch: Arc<Scratch>,
+    pub tokens: Tokens,
 }
 
 /// Bounds of a session.
@@ -144,6 +147,8 @@ impl Fatal {
 pub enum Ended {
     Done(Done),
     Fatal(Fatal),
+    /// It goes on elsewhere.
+    Moved(MoveReason),
     /// The client went away, or is as good as gone.
     Gone(Gone),
 }
@@ -155,20 +160,24 @@ pub struct Caller {
     pub origin: Origin,
 }
 
-/// Runs a session to its end. All messages but `ready` are sent from here; `done` or a fatal `error` is the last.
+/// Runs a session to its end. All messages but `ready` are sent from here; `done`, `moved` or a fatal `error` is the
+/// last.
 pub async fn run(
     context: Arc<Context>,
     caller: Caller,
     wanted: Wanted,
     incoming: impl Stream<Item = Result<Incoming, Fatal>> + Send,
     outlet: impl Outlet,
+    leaving: Leaving,
 ) -> Ended {
     let places = Arc::new(Semaphore::new(context.settings.in_flight));
     // Bounded by the places: a slot is sent only with a permit in it; the rest are a few messages of the set-up.
     let (queue, slots) = mpsc::channel(context.settings.in_flight + 4);
     let (notices, notified) = mpsc::channel(4);
-    let intake = intake::run(context.clone(), caller, wanted, incoming, places, intake::Ways { queue, notices });
-    let delivery = delivery::run(context, caller, slots, notified, outlet);
+    let survival = wanted.survival.clone();
+    let ways = intake::Ways { queue, notices, leaving: leaving.clone() };
+    let intake = intake::run(context.clone(), caller, wanted, incoming, places, ways);
+    let delivery = delivery::run(context, (caller, survival), slots, (notified, leaving), outlet);
     tokio::pin!(intake, delivery);
     tokio::select! {
         // Delivery ends first where the client has gone or nothing can be made of its media: no more is read then.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::intake::Pending;
@@ -18,11 +19,24 @@ use crate::segment::{Cut, Segment};
 pub(super) struct Output {
     plan: Arc<Plan>,
     index: usize,
+    state: OutputState,
+}
+
+/// What an output has come to: another one of the same plan goes on with it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct OutputState {
+    name: String,
     init: u32,
     tracks: Vec<OutTrack>,
     writer: Option<ts::Writer>,
     /// It has been said that its codec carries no captions.
     captions_refused: bool,
+}
+
+impl OutputState {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 /// What an output sends for a segment.
@@ -49,12 +63,21 @@ struct Lane {
 
 impl Output {
     pub fn new(plan: Arc<Plan>, index: usize) -> Self {
-        Self { plan, index, init: 0, tracks: Vec::new(), writer: None, captions_refused: false }
+        Self::resume(OutputState::default(), plan, index)
     }
 
-    /// Another set-up: the next segment brings a new init where it differs.
-    pub fn replanned(self, plan: Arc<Plan>, index: usize) -> Self {
-        Self { plan, index, ..self }
+    /// Goes on, also under another set-up: the next segment brings a new init where it differs.
+    pub fn resume(state: OutputState, plan: Arc<Plan>, index: usize) -> Self {
+        let name = plan.outputs.get(index).map(|planned| planned.name.clone()).unwrap_or_default();
+        Self { plan, index, state: OutputState { name, ..state } }
+    }
+
+    pub fn state(&self) -> &OutputState {
+        &self.state
+    }
+
+    pub fn into_state(self) -> OutputState {
+        self.state
     }
 
     pub fn name(&self) -> Option<&str> {
@@ -75,32 +98,32 @@ impl Output {
         let Some(first) = lanes.first() else { return Ok(None) };
 
         let tracks = self.out_tracks(planned, &lanes, segment)?;
-        let new_set_up = tracks != self.tracks;
+        let new_set_up = tracks != self.state.tracks;
         if new_set_up {
-            self.tracks = tracks;
+            self.state.tracks = tracks;
         }
         let mut init = None;
         let riding = if planned.is_copy() { &pending.events.units[..] } else { &[] };
         let media = match planned.container {
             OutputContainer::Cmaf => {
                 if new_set_up {
-                    self.init += 1;
+                    self.state.init += 1;
                     let header = InitHeader {
                         output: planned.name.clone(),
-                        id: self.init,
-                        mime: cmaf::mime(&self.tracks),
-                        timescale: self.tracks.first().map_or(first.timescale, |track| track.timescale).get(),
+                        id: self.state.init,
+                        mime: cmaf::mime(&self.state.tracks),
+                        timescale: self.state.tracks.first().map_or(first.timescale, |track| track.timescale).get(),
                     };
-                    init = Some((BinaryHeader::Init(header), cmaf::init(&self.tracks).map_err(unmuxable)?));
+                    init = Some((BinaryHeader::Init(header), cmaf::init(&self.state.tracks).map_err(unmuxable)?));
                 }
-                cmaf::segment_with(segment.seq as u32, &parts(&self.tracks, &lanes), riding).map_err(unmuxable)?
+                cmaf::segment_with(segment.seq as u32, &parts(&self.state.tracks, &lanes), riding).map_err(unmuxable)?
             }
             OutputContainer::Ts => {
-                if new_set_up || self.writer.is_none() {
-                    self.writer = Some(self.ts_writer(planned)?);
+                if new_set_up || self.state.writer.is_none() {
+                    self.state.writer = Some(self.ts_writer(planned)?);
                 }
-                let parts = parts(&self.tracks, &lanes);
-                match &mut self.writer {
+                let parts = parts(&self.state.tracks, &lanes);
+                match &mut self.state.writer {
                     Some(writer) => writer.segment_with(&parts, riding).map_err(unmuxable)?,
                     None => return Ok(None),
                 }
@@ -109,7 +132,7 @@ impl Output {
         let header = SegmentHeader {
             seq: segment.seq,
             output: planned.name.clone(),
-            init: (planned.container == OutputContainer::Cmaf).then_some(self.init),
+            init: (planned.container == OutputContainer::Cmaf).then_some(self.state.init),
             start: first.start.0,
             duration: (first.end - first.start).0,
             timescale: first.timescale.get(),
@@ -117,7 +140,7 @@ impl Output {
             bytes: media.len() as u64,
             sha256: hex(&Sha256::digest(&media)),
             independent: first.samples.first().is_some_and(|sample| sample.sync),
-            discontinuity: segment.discontinuity || (new_set_up && self.init > 1),
+            discontinuity: segment.discontinuity || (new_set_up && self.state.init > 1),
         };
         let header = BinaryHeader::Segment(header);
         let degraded = self.captions(planned, pending);
@@ -125,7 +148,7 @@ impl Output {
     }
 
     fn ts_writer(&self, planned: &PlannedOutput) -> Result<ts::Writer, Failure> {
-        let mut writer = ts::Writer::new(self.tracks.clone()).map_err(unmuxable)?;
+        let mut writer = ts::Writer::new(self.state.tracks.clone()).map_err(unmuxable)?;
         if planned.is_copy() {
             self.plan.data.iter().for_each(|&(kind, track)| writer.announce(kind, Some(track)));
         }
@@ -136,10 +159,10 @@ impl Output {
     fn captions(&mut self, planned: &PlannedOutput, pending: &Pending) -> Option<Degraded> {
         let Some(Source::Rendition(index)) = planned.video else { return None };
         let codec = self.plan.video.as_ref()?.renditions.get(index)?.codec;
-        if self.captions_refused || pending.captions.is_empty() || codec::captions::holds(codec) {
+        if self.state.captions_refused || pending.captions.is_empty() || codec::captions::holds(codec) {
             return None;
         }
-        self.captions_refused = true;
+        self.state.captions_refused = true;
         let why = format!("{} carries no closed captions", codec.name());
         Some(Degraded { output: planned.name.clone(), what: "captions".into(), why })
     }
@@ -156,7 +179,8 @@ impl Output {
             number += 1;
             let of_kind = |format: &Format| matches!(format, Format::Video(_)) == is_video;
             let lane = lanes.iter().find(|lane| of_kind(&lane.format));
-            let known = self.tracks.iter().find(|track| of_kind(&track.format)).filter(|_| !segment.discontinuity);
+            let known =
+                self.state.tracks.iter().find(|track| of_kind(&track.format)).filter(|_| !segment.discontinuity);
             let track = match (lane, known) {
                 (Some(lane), _) => OutTrack {
                     number,

@@ -1,5 +1,6 @@
 //! What a client wants made of its stream, checked as far as that goes before the stream is known.
 
+use super::resume::{Survival, Tokens};
 use super::{Fatal, Settings};
 use crate::ladder::{self, Request};
 use crate::protocol::{CutOn, InputContainer, Mode, Output, Start};
@@ -19,20 +20,19 @@ pub struct Wanted {
     pub(super) request: Request,
     /// Splice points force a cut.
     pub(super) cut_on_splices: bool,
+    /// None for what ends with its connection.
+    pub(super) survival: Option<Survival>,
 }
 
 impl Wanted {
-    /// A stream, as its `start` says.
-    pub fn stream(start: Start, settings: &Settings) -> Result<Self, Fatal> {
+    /// A stream, as its `start` says; `session` is its id.
+    pub fn stream(start: Start, session: &str, settings: &Settings, tokens: &Tokens) -> Result<Self, Fatal> {
         check_segment_ms(start.segment_ms)?;
+        let survival = Some(Survival::new(&start, session, tokens)?);
         let request = outputs(start.outputs, settings)?;
-        Ok(Self {
-            container: start.input.container,
-            mode: start.mode,
-            segment_ms: start.segment_ms,
-            request,
-            cut_on_splices: start.cut_on.contains(&CutOn::Scte35),
-        })
+        let cut_on_splices = start.cut_on.contains(&CutOn::Scte35);
+        let Start { input, mode, segment_ms, .. } = start;
+        Ok(Self { container: input.container, mode, segment_ms, request, cut_on_splices, survival })
     }
 
     /// One piece of media that is one segment. Without `requested`, the `auto` ladder.
@@ -42,7 +42,14 @@ impl Wanted {
         settings: &Settings,
     ) -> Result<Self, Fatal> {
         let request = outputs(requested, settings)?;
-        Ok(Self { container, mode: Mode::File, segment_ms: Some(WHOLE), request, cut_on_splices: false })
+        Ok(Self {
+            container,
+            mode: Mode::File,
+            segment_ms: Some(WHOLE),
+            request,
+            cut_on_splices: false,
+            survival: None,
+        })
     }
 
     /// A file or stream as one output, of which the source may lack the video or the audio.
@@ -54,13 +61,8 @@ impl Wanted {
     ) -> Result<Self, Fatal> {
         check_segment_ms(segment_ms)?;
         ladder::check_request(std::slice::from_ref(&output), settings.ladder)?;
-        Ok(Self {
-            container,
-            mode: Mode::File,
-            segment_ms,
-            request: Request::OfWhatIsThere(output),
-            cut_on_splices: false,
-        })
+        let request = Request::OfWhatIsThere(output);
+        Ok(Self { container, mode: Mode::File, segment_ms, request, cut_on_splices: false, survival: None })
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::job::{AudioSpec, Failure, Job, Outcome, Work};
 use crate::ladder::{AudioTarget, Plan};
 use crate::media::{Ticks, Timescale};
@@ -11,13 +13,19 @@ use crate::segment::{Cut, Segment};
 /// What is pinned for a whole session, so that every segment's encoders make the same set-up.
 #[derive(Debug, Default)]
 pub(super) struct Planner {
-    frame_rate: Option<(u32, u32)>,
-    /// By audio track: where the grid starts, once the track has.
-    origins: Vec<Option<Origin>>,
+    pinned: PlannerState,
     next_id: u64,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// What another planner has to know to go on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct PlannerState {
+    frame_rate: Option<(u32, u32)>,
+    /// By audio track: where the grid starts, once the track has.
+    origins: Vec<Option<Origin>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct Origin {
     /// In samples of the source.
     at: Ticks,
@@ -44,12 +52,21 @@ pub(super) struct Made {
 }
 
 impl Planner {
+    /// Goes on where another one was.
+    pub fn resume(pinned: PlannerState) -> Self {
+        Self { pinned, next_id: 0 }
+    }
+
+    pub fn state(&self) -> PlannerState {
+        self.pinned.clone()
+    }
+
     pub fn jobs(&mut self, plan: &Plan, segment: &Segment) -> Jobs {
         let video = plan.video.as_ref().zip(segment.video.as_ref()).filter(|(video, _)| !video.renditions.is_empty());
         let video = video.map(|(video, cut)| {
             let hint = video.source.frame_rate;
             let estimate = || estimate_rate(cut, segment.timescale).or(hint).unwrap_or((30, 1));
-            let frame_rate = *self.frame_rate.get_or_insert_with(estimate);
+            let frame_rate = *self.pinned.frame_rate.get_or_insert_with(estimate);
             let work = Work::Video { frame_rate, renditions: video.renditions.clone() };
             self.job(segment.seq, video.track.clone(), cut, work)
         });
@@ -59,11 +76,12 @@ impl Planner {
             }
             let mut track = audio.track.clone();
             track.timescale = Timescale::new(audio.source.sample_rate)?;
-            self.origins.resize(plan.audio.len(), None);
-            if self.origins[index].is_none() && !cut.units.is_empty() {
-                self.origins[index] = Some(Origin { at: cut.window.start, rate: track.timescale });
+            let origins = &mut self.pinned.origins;
+            origins.resize(plan.audio.len(), None);
+            if origins[index].is_none() && !cut.units.is_empty() {
+                origins[index] = Some(Origin { at: cut.window.start, rate: track.timescale });
             }
-            let origin = self.origins[index]?;
+            let origin = origins[index]?;
             let specs = audio.renditions.iter().map(|target| grid(target, origin, cut, segment.last));
             let renditions: Vec<AudioSpec> = specs.collect();
             if renditions.iter().all(|spec| spec.frames == 0) {

@@ -27,7 +27,10 @@ pub struct Session {
     pub errors: Vec<Value>,
     pub done: Option<Value>,
     pub close: Option<(u16, String)>,
+    pub moved: Vec<Value>,
     seq: u64,
+    /// How many inits each output had when the last receipt came.
+    settled: BTreeMap<String, usize>,
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +99,15 @@ pub async fn stream(to: SocketAddr, start: Value, media: Vec<u8>, chunk: usize) 
 }
 
 impl Session {
+    /// Another connection goes on after the last receipt: what came after that comes again.
+    pub fn begin_connection(&mut self) {
+        self.close = None;
+        for (name, output) in &mut self.outputs {
+            output.inits.truncate(self.settled.get(name).copied().unwrap_or_default());
+            output.segments.retain(|(header, _)| header["seq"].as_u64().is_some_and(|seq| seq <= self.seq));
+        }
+    }
+
     /// Takes a message in, and checks its place in the order.
     pub fn take(&mut self, message: Message) {
         match message {
@@ -106,6 +118,8 @@ impl Session {
                     Some("receipt") => {
                         assert_eq!(message["seq"], self.seq + 1, "receipts rise by one");
                         self.seq += 1;
+                        let inits = |(name, output): (&String, &Output)| (name.clone(), output.inits.len());
+                        self.settled = self.outputs.iter().map(inits).collect();
                         self.receipts.push(message);
                     }
                     Some("event") => {
@@ -114,6 +128,7 @@ impl Session {
                     }
                     Some("tracks") => self.tracks.push(message),
                     Some("error") => self.errors.push(message),
+                    Some("moved") => self.moved.push(message),
                     Some("done") => self.done = Some(message),
                     _ => {}
                 }

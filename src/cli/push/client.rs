@@ -197,7 +197,10 @@ async fn receive(
                         }
                     }
                     ServerMessage::Done(end) => done = Some(end),
-                    ServerMessage::Ready(_) | ServerMessage::Pressure(_) | ServerMessage::Event(_) => {}
+                    ServerMessage::Ready(_)
+                    | ServerMessage::Pressure(_)
+                    | ServerMessage::Moved(_)
+                    | ServerMessage::Event(_) => {}
                 }
             }
             Message::Binary(message) => {

@@ -182,6 +182,7 @@ mod tests {
                 outcome: if seq == failed { SegmentOutcome::Failed } else { SegmentOutcome::Ok },
                 degraded: vec![],
                 error: None,
+                resume: None,
             });
         }
         report

@@ -74,7 +74,10 @@ impl Demuxer {
                 let (offset, set_up) = inner.state(offset);
                 (offset, set_up, Own::Webm)
             }
-            Inner::Ts(inner) => (offset, SetUp::First, Own::Ts(inner.state(offset)?)),
+            Inner::Ts(inner) => {
+                let (offset, state) = inner.state(offset)?;
+                (offset, SetUp::First, Own::Ts(state))
+            }
         };
         let set_up_bytes = match (&set_up, inner) {
             (SetUp::First, Inner::Mp4(inner)) => inner.set_up_bytes(),

@@ -6,11 +6,12 @@ pub mod cmaf;
 pub mod ts;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::{Format, Ticks, Timescale};
 
 /// A track of an output.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutTrack {
     /// track_ID in CMAF; the order of PIDs in TS. From 1.
     pub number: u32,

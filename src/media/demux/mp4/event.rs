@@ -93,6 +93,7 @@ impl Event {
             duration: (duration != UNKNOWN).then_some(Ticks(duration.into())),
             emsg: Some(Emsg { scheme, value, id }),
             offset,
+            complete: offset,
             // A copy, so that what waits does not hold on to a larger piece.
             data: Bytes::copy_from_slice(rest),
         };

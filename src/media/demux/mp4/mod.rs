@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use self::boxes::FourCc;
 use self::event::Events;
 use self::input::Input;
-use self::movie::Movie;
+use self::movie::{Movie, TrackState};
 use self::output::Output;
 use self::sample_table::Sample;
 use self::spooled::Spooled;
@@ -161,6 +161,8 @@ impl Demuxer {
     /// How to go on at `offset`, which is a unit's or that of tracks.
     pub fn state(&self, offset: u64) -> Option<(u64, SetUp, Remembered)> {
         let movie = self.movie.as_ref()?;
+        let offset =
+            movie.tracks.iter().filter_map(TrackState::waits_for).min().map_or(offset, |moof| moof.min(offset));
         let in_force = movie.tracks.iter().map(|track| (track.track.id, track.in_force)).collect();
         let mut state = Remembered { origin: self.origin, in_force, within: None };
         let again = |state| Some((self.origin, SetUp::Again, state));

@@ -290,6 +290,11 @@ impl TrackState {
         Ok(self.peeked)
     }
 
+    /// Where the first moof starts whose samples have not all been read.
+    pub fn waits_for(&self) -> Option<u64> {
+        self.moof.filter(|_| self.peeked.is_some()).into_iter().chain(self.runs.front().map(Run::moof)).min()
+    }
+
     /// Goes past the sample that [`Self::peek`] gave.
     pub fn advance(&mut self) {
         self.peeked = None;

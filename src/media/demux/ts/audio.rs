@@ -96,8 +96,8 @@ impl Audio {
     }
 
     pub fn offset(&self) -> Option<u64> {
-        let in_force = self.clock.map(|clock| clock.offset);
-        in_force.or(self.marks.first().map(|mark| mark.1)).filter(|_| !self.buffer.is_empty())
+        let in_force = self.clock.map(|clock| clock.offset).filter(|_| !self.buffer.is_empty());
+        in_force.or(self.marks.first().map(|mark| mark.1))
     }
 
     pub fn buffered(&self) -> usize {

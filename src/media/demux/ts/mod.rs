@@ -176,12 +176,20 @@ impl Demuxer {
         demuxer
     }
 
-    /// How to go on at `offset`. None while no programme is read.
-    pub fn state(&self, offset: u64) -> Option<State> {
+    /// How to go on at `offset`, or before it where units that have not been given begin there. None while no programme
+    /// is read.
+    pub fn state(&self, offset: u64) -> Option<(u64, State)> {
+        let given = self.events.iter().filter_map(|event| match event {
+            Event::Tracks { offset, .. } => Some(*offset),
+            Event::Unit(unit) => Some(unit.offset),
+            // One goes on at pictures or sound only.
+            Event::Data(_) => None,
+        });
+        let offset = given.chain([self.unfinished(), offset]).min().unwrap_or(offset);
         let chosen = self.candidates.iter().find(|candidate| Some(candidate.programme.number) == self.programme)?;
         let section = chosen.section.clone();
         let counter = self.associations.iter().find(|(at, _)| *at < offset).map(|(_, counter)| *counter);
-        Some(State { reference: self.timeline.reference(), counter, map: chosen.programme.map, section })
+        Some((offset, State { reference: self.timeline.reference(), counter, map: chosen.programme.map, section }))
     }
 
     /// How many bytes of the input are set-up: those before the first PES.
@@ -477,6 +485,7 @@ impl Demuxer {
                 duration: None,
                 emsg: None,
                 offset,
+                complete: self.framer.at(),
                 data,
             };
             if self.timeline.reference().is_some() {
@@ -612,10 +621,18 @@ impl Demuxer {
         let tracks: Vec<Track> = self.streams.iter().map(Stream::describe).collect();
         if tracks != self.told {
             self.told.clone_from(&tracks);
-            let open = self.streams.iter().filter_map(|stream| stream.elementary.as_ref()?.offset());
-            let offset = open.chain([next, self.framer.at()]).min().unwrap_or(next);
+            let offset = self.unfinished().min(next);
             self.events.push_back(Event::Tracks { tracks, offset });
         }
+    }
+
+    /// Where the first PES begins of which units are still to come.
+    fn unfinished(&self) -> u64 {
+        let open = self.streams.iter().filter_map(|stream| {
+            let unit = stream.elementary.as_ref()?.offset();
+            unit.into_iter().chain(stream.pes.is_open().then_some(stream.begins)).min()
+        });
+        open.chain([self.framer.at()]).min().unwrap_or_default()
     }
 
     /// Gives what is left of a stream that has ended.

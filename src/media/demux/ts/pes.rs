@@ -65,6 +65,11 @@ impl Reader {
         step
     }
 
+    /// Whether a PES has begun and not ended.
+    pub fn is_open(&self) -> bool {
+        !matches!(self.state, State::Idle)
+    }
+
     /// A packet is lost: the PES in progress is damaged.
     pub fn reset(&mut self) {
         self.state = State::Idle;

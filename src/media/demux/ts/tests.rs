@@ -54,7 +54,8 @@ fn split(events: Vec<Event>) -> (Vec<Vec<Track>>, Vec<AccessUnit>) {
     for event in events {
         match event {
             Event::Tracks { tracks: found, .. } => tracks.push(found),
-            Event::Unit(unit) => units.push(unit),
+            // Where a unit begins is told of another input: see tests/demux_resume.rs.
+            Event::Unit(unit) => units.push(AccessUnit { offset: 0, ..unit }),
             Event::Data(_) => {}
         }
     }

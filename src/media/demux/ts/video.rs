@@ -99,8 +99,8 @@ impl Video {
     }
 
     pub fn offset(&self) -> Option<u64> {
-        let in_force = self.last.or(self.marks.first().copied());
-        in_force.map(|stamped| stamped.offset).filter(|_| !self.buffer.is_empty())
+        let in_force = self.last.map(|last| last.offset).filter(|_| !self.buffer.is_empty());
+        in_force.or(self.marks.first().map(|mark| mark.offset))
     }
 
     pub fn buffered(&self) -> usize {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::packets::{Adaptation, Pid, pes_header, set_pes_length};
 use crate::media::data::scte35;
@@ -16,7 +17,7 @@ const MOST: usize = 16;
 const PRIVATE_STREAM_1: u8 = 0xbd;
 
 /// The streams, and the version of the map that lists them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct DataStreams {
     streams: Vec<DataStream>,
     version: u8,
@@ -24,7 +25,7 @@ pub struct DataStreams {
     written: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct DataStream {
     kind: DataKind,
     track: Option<TrackId>,

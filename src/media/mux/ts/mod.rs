@@ -12,6 +12,7 @@ mod times;
 mod units;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::{OutTrack, Part, Sample};
 use crate::media::timeline::TIMESCALE;
@@ -58,7 +59,9 @@ fn stream_type(format: &Format) -> Option<u8> {
     }
 }
 
-/// Goes on from segment to segment: continuity counters, decode times, PCR.
+/// Goes on from segment to segment: continuity counters, decode times, PCR. Written down and read back, it goes on
+/// where it was.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Writer {
     association: Pid,
     map: Pid,
@@ -68,10 +71,12 @@ pub struct Writer {
     /// Added to all times; chosen in the first segment.
     offset: Option<i64>,
     last_clock: Option<i64>,
+    #[serde(skip)]
     scratch: Vec<u8>,
     data: DataStreams,
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Stream {
     track: OutTrack,
     stream_type: u8,

@@ -1,12 +1,14 @@
 //! Payload → 188-byte packets (ISO/IEC 13818-1 2.4.3): headers, adaptation fields, PES headers, PSI sections.
 
+use serde::{Deserialize, Serialize};
+
 use crate::media::demux::ts::crc32;
 
 const PACKET: usize = 188;
 const ROOM: usize = PACKET - 4;
 
 /// One PID's packets.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Pid {
     pid: u16,
     counter: u8,
