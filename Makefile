@@ -1,8 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup build test demo run clean
+.PHONY: help setup build test hostile fuzz-smoke fuzz demo run clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing of the system's packages
 	@scripts/setup.sh
@@ -14,6 +14,17 @@ test: setup ## formatting, lints, all tests: the check of continuous integration
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	cargo test --locked
+
+HOSTILE ?= 16..200
+hostile: setup ## more made-up streams than `make test` sends: HOSTILE=from..to
+	HOSTILE_SEEDS=$(HOSTILE) cargo test --locked --test hostile made_up
+
+FUZZ_SECONDS ?= 60
+fuzz-smoke: setup ## each fuzz target for FUZZ_SECONDS, a minute if not said
+	scripts/fuzz.sh $(FUZZ_SECONDS)
+
+fuzz: setup ## an hour of fuzzing in all
+	scripts/fuzz.sh $$((3600 / $$(ls fuzz/fuzz_targets | wc -l)))
 
 demo: setup ## stream a clip through a service on this machine, and check what comes back
 	@scripts/demo.sh

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::media::{AccessUnit, AudioCodec, Ticks, Track, VideoCodec, Window};
+use crate::media::{AccessUnit, AudioCodec, Colour, Ticks, Timescale, Track, Video, VideoCodec, Window};
 
 /// One track of one segment, and what to make of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +28,10 @@ pub enum Work {
     Video {
         /// Pinned for the whole session, so that every segment's encoder makes the same set-up. Frames a second.
         frame_rate: (u32, u32),
-        /// Largest first; each is scaled from the one before it.
+        /// Largest first; each is scaled from the one before it of the same depth.
         renditions: Vec<VideoSpec>,
+        /// By rendition; what has none shows each picture at its own time.
+        schedules: Vec<Option<Schedule>>,
     },
     Audio {
         renditions: Vec<AudioSpec>,
@@ -51,15 +53,74 @@ impl Work {
 pub struct VideoSpec {
     /// H264, H265, Vp9 or Av1.
     pub codec: VideoCodec,
-    /// Even.
+    /// Even; of the upright picture.
     pub width: u32,
-    /// Even.
+    /// Even; of the upright picture.
     pub height: u32,
     /// The codec's own constant-quality number.
     pub crf: u8,
     /// Cap on the rate, kilobits a second.
     pub max_kbps: Option<u32>,
     pub preset: Preset,
+    /// Bits of a sample, 8 or 10.
+    pub depth: u8,
+    /// What is made of interlaced pictures.
+    pub deinterlace: Deinterlace,
+    /// Frames a second as a fraction; None: the source's pictures, each once.
+    pub fps: Option<(u32, u32)>,
+}
+
+impl VideoSpec {
+    /// Whether high dynamic range is brought down to the range and the colours of BT.709: where there are 8 bits for it.
+    pub fn tone_mapped(&self, source: Colour) -> bool {
+        self.depth == 8 && source.is_hdr()
+    }
+
+    /// Whether each field of the source is a picture.
+    pub fn by_field(&self, source: &Video) -> bool {
+        source.has_fields() && self.deinterlace == Deinterlace::Field
+    }
+}
+
+/// How many pictures are made of an interlaced one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Deinterlace {
+    /// One, at its time.
+    #[default]
+    Frame,
+    /// One of each field, the second half-way to the next picture.
+    Field,
+}
+
+/// Which pictures a rendition shows, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Of the times in it.
+    pub timescale: Timescale,
+    /// The source's pictures in the window, each field counted where each is a picture.
+    pub pictures: u32,
+    /// In rising order of both.
+    pub shown: Vec<Shown>,
+    /// Where the last one ends.
+    pub end: Ticks,
+}
+
+/// One picture of a [`Schedule`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// Which picture of the window, in presentation order, from 0.
+    pub picture: u32,
+    pub pts: Ticks,
+}
+
+impl Schedule {
+    /// Pictures of the source that are not shown, and showings of a picture after its first.
+    pub fn dropped_and_repeated(&self) -> (u64, u64) {
+        let repeated = self.shown.windows(2).filter(|pair| pair[0].picture == pair[1].picture).count() as u64;
+        let distinct = self.shown.len() as u64 - repeated;
+        (u64::from(self.pictures).saturating_sub(distinct), repeated)
+    }
 }
 
 /// How much work the encoder may put in; named after x264's.
@@ -113,7 +174,7 @@ pub struct Outcome {
 pub struct Encoded {
     /// In the form of `Video::config` or `Audio::config`.
     pub config: Bytes,
-    /// In decode order. PTS: video in the source track's ticks, audio in samples at the rendition's rate.
+    /// In decode order. PTS: video in the source track's ticks or its schedule's, audio in samples at the rendition's rate.
     pub samples: Vec<EncodedSample>,
 }
 
@@ -146,6 +207,8 @@ pub struct Inventory {
     pub video_encoders: Vec<(VideoCodec, String)>,
     pub audio_decoders: Vec<(AudioCodec, String)>,
     pub audio_encoders: Vec<(AudioCodec, String)>,
+    /// What is made with 10 bits a sample.
+    pub deep_encoders: Vec<VideoCodec>,
     /// Elements that were looked for and are not there.
     pub missing: Vec<String>,
 }

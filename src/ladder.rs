@@ -6,7 +6,8 @@ use crate::job::{Inventory, Preset, VideoSpec};
 use crate::media::mux::{cmaf, ts};
 use crate::media::{Audio, AudioCodec, Chroma, DataKind, Format, Track, TrackId, Video, VideoCodec};
 use crate::protocol::{
-    AudioChoice, AudioInfo, AudioRequest, Output, OutputContainer, OutputInfo, VideoChoice, VideoInfo, VideoRequest,
+    AudioChoice, AudioInfo, AudioRequest, FrameRate, Output, OutputContainer, OutputInfo, VideoChoice, VideoInfo,
+    VideoRequest,
 };
 
 /// Heights of the `auto` ladder.
@@ -234,17 +235,16 @@ impl Plan {
         }
         let Some(planned) = &mut self.video else { return refuse("no_such_track", "the source has no video") };
         if request.codec == VideoChoice::Copy {
-            if request.width.is_some()
-                || request.height.is_some()
-                || request.crf.is_some()
-                || request.max_kbps.is_some()
-            {
-                return refuse("bad_message", "a copy takes no size, crf or rate");
+            if *request != copy_request(request.preset) {
+                return refuse("bad_message", "a copy takes no size, crf, rate or deinterlacing");
             }
             hold(container, &planned.track.format)?;
+            if container == OutputContainer::Ts && planned.source.rotation != 0 {
+                return refuse("container_cannot_hold", "MPEG-TS does not say that pictures are to be turned");
+            }
             return Ok(Source::Copy);
         }
-        let spec = video_spec(request, &planned.source)?;
+        let spec = video_spec(request, &planned.source, inventory)?;
         hold_codec(container, spec.codec)?;
         if !inventory.video_decoders.iter().any(|(codec, _)| *codec == planned.source.codec) {
             return refuse("unsupported_codec", format!("no decoder for {} is installed", planned.source.codec_string));
@@ -346,12 +346,12 @@ pub fn check_request(outputs: &[Output], limits: Limits) -> Result<(), Refused> 
 /// The source's video copied where players take it as it is, the rungs below it as H.264, sound as AAC.
 fn auto_ladder(tracks: &[Track]) -> Result<Vec<Output>, Refused> {
     let mut outputs = Vec::new();
-    let video =
-        |codec, height| Some(VideoRequest { codec, width: None, height, crf: None, max_kbps: None, preset: None });
+    let video = |codec, height| Some(VideoRequest { codec, height, ..copy_request(None) });
     let output = |name: String| Output { name, container: OutputContainer::Cmaf, video: None, audio: None };
     if let Ok((_, source)) = first_video(tracks) {
-        let top = even(source.height);
-        let name = format!("{}p", source.height);
+        let height = source.upright().1;
+        let top = even(height);
+        let name = format!("{height}p");
         outputs.push(if players_take(source) {
             Output { video: video(VideoChoice::Copy, None), ..output(name) }
         } else {
@@ -390,7 +390,20 @@ fn players_take(video: &Video) -> bool {
     video.codec == VideoCodec::H264 && video.bit_depth == 8 && video.chroma == Chroma::C420 && !video.interlaced
 }
 
-fn video_spec(request: &VideoRequest, source: &Video) -> Result<VideoSpec, Refused> {
+fn copy_request(preset: Option<Preset>) -> VideoRequest {
+    VideoRequest {
+        codec: VideoChoice::Copy,
+        width: None,
+        height: None,
+        crf: None,
+        max_kbps: None,
+        preset,
+        fps: None,
+        deinterlace: None,
+    }
+}
+
+fn video_spec(request: &VideoRequest, source: &Video, inventory: &Inventory) -> Result<VideoSpec, Refused> {
     let codec = video_codec(request.codec);
     let (width, height) = size(request, source)?;
     let (most, default) = match codec {
@@ -406,12 +419,24 @@ fn video_spec(request: &VideoRequest, source: &Video) -> Result<VideoSpec, Refus
         return refuse("bad_message", "max_kbps is 16 to 500000");
     }
     let preset = request.preset.unwrap_or(Preset::Veryfast);
-    Ok(VideoSpec { codec, width, height, crf, max_kbps: request.max_kbps, preset })
+    // Players of H.264 take 8 bits, and no more.
+    let deep = source.bit_depth > 8 && codec != VideoCodec::H264 && inventory.deep_encoders.contains(&codec);
+    Ok(VideoSpec {
+        codec,
+        width,
+        height,
+        crf,
+        max_kbps: request.max_kbps,
+        preset,
+        depth: if deep { 10 } else { 8 },
+        deinterlace: request.deinterlace.unwrap_or_default(),
+        fps: request.fps.map(FrameRate::parts),
+    })
 }
 
-/// Both even; one side follows from the other by the source's aspect.
+/// Both even, of the upright picture; one side follows from the other by the source's aspect.
 fn size(request: &VideoRequest, source: &Video) -> Result<(u32, u32), Refused> {
-    let (source_width, source_height) = (source.width, source.height);
+    let (source_width, source_height) = source.upright();
     // To the nearest even number.
     let side = |given: u32, of: u32, other: u32| {
         let (exact, of) = (u64::from(given) * u64::from(other), u64::from(of.max(1)));

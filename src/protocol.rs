@@ -1,12 +1,15 @@
 //! The protocol's messages as data (version 1), and the one place that maps codes to close codes and statuses.
 
+mod frame_rate;
+
 use std::collections::BTreeMap;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::job::Preset;
+pub use self::frame_rate::FrameRate;
+use crate::job::{Deinterlace, Preset};
 
 /// The WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "segmill.v1";
@@ -136,6 +139,12 @@ pub struct VideoRequest {
     pub max_kbps: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
+    /// None: the source's pictures, each once at its own time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fps: Option<FrameRate>,
+    /// Pictures made of an interlaced one; default `frame`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deinterlace: Option<Deinterlace>,
 }
 
 /// Codecs that video can be made into.
@@ -317,8 +326,17 @@ pub struct Receipt {
     pub frames_in: u64,
     /// By output.
     pub frames_out: BTreeMap<String, u64>,
+    /// Pictures (or fields, where each is a picture) that are not shown, by output with a rate of its own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub frames_dropped: BTreeMap<String, u64>,
+    /// Pictures shown again, by output with a rate of its own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub frames_repeated: BTreeMap<String, u64>,
     /// Samples a channel, by output.
     pub audio_samples: BTreeMap<String, u64>,
+    /// Samples a channel of the source that could not be decoded and are silent in what was made, all tracks together.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub audio_lost: u64,
     pub queued_ms: u64,
     pub transcode_ms: u64,
     /// From the segment's last byte in to its last byte handed to the socket.
@@ -326,6 +344,12 @@ pub struct Receipt {
     pub cpu_ms: u64,
     /// Of its jobs, the most.
     pub attempts: u32,
+    /// Pictures and sounds whose time was taken or nonsense: they have another, or, of sound, were left out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub repaired: u64,
+    /// Pictures that no decoder can use: before the first sync sample, and what leads it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub undecodable: u64,
     pub outcome: SegmentOutcome,
     pub degraded: Vec<Degraded>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -567,7 +591,7 @@ fn status_of(code: &str) -> (u16, u16) {
         "idle_timeout" | "start_timeout" | "slow_client" => (4408, 408),
         "resolution_limit" | "media_limit" | "scratch_full" | "gop_too_long" => (4413, 413),
         "message_too_big" => (1009, 413),
-        "unsupported_container" | "unsupported_codec" => (4415, 415),
+        "unsupported_container" | "unsupported_codec" | "unsupported_edit_list" => (4415, 415),
         "bad_media"
         | "truncated_input"
         | "rung_above_source"

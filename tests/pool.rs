@@ -8,9 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use segmill::job::{FailureCode, Job, Preset, VideoSpec, Work};
+use segmill::job::{Deinterlace, FailureCode, Job, Preset, VideoSpec, Work};
 use segmill::media::{
-    AccessUnit, Chroma, Colour, Format, Sync, Ticks, Timescale, Track, TrackId, Video, VideoCodec, Window,
+    AccessUnit, Chroma, Colour, Format, Hdr, Sync, Ticks, Timescale, Track, TrackId, Video, VideoCodec, Window,
 };
 use segmill::pool::{Config, Done, Observer, Pool, StartError, Workers};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -494,6 +494,7 @@ fn job(id: u64, text: &str, renditions: usize) -> Job {
         bit_depth: 8,
         chroma: Chroma::C420,
         colour: Colour::default(),
+        hdr: Hdr::default(),
         interlaced: false,
         frame_rate: None,
     };
@@ -504,6 +505,9 @@ fn job(id: u64, text: &str, renditions: usize) -> Job {
         crf: 23,
         max_kbps: None,
         preset: Preset::Veryfast,
+        depth: 8,
+        deinterlace: Deinterlace::Frame,
+        fps: None,
     };
     let timescale = Timescale::new(1000).expect("not 0");
     Job {
@@ -517,7 +521,7 @@ fn job(id: u64, text: &str, renditions: usize) -> Job {
             unit(1000, Bytes::from_static(b"post-roll")),
         ],
         window: Window { start: Ticks(0), end: Ticks(1000) },
-        work: Work::Video { frame_rate: (25, 1), renditions: vec![spec; renditions] },
+        work: Work::Video { frame_rate: (25, 1), renditions: vec![spec; renditions], schedules: Vec::new() },
         threads: 0,
     }
 }

@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use segmill::job::Preset;
+use segmill::job::{Deinterlace, Preset};
 use segmill::protocol::{
-    self, AudioChoice, AudioRequest, BinaryHeader, ClientMessage, CutOn, Input, Mode, Output, OutputContainer,
-    ResumeFrom, ServerMessage, Start, VideoChoice, VideoRequest,
+    self, AudioChoice, AudioRequest, BinaryHeader, ClientMessage, CutOn, FrameRate, Input, Mode, Output,
+    OutputContainer, ResumeFrom, ServerMessage, Start, VideoChoice, VideoRequest,
 };
 use segmill::server::problem::Problem;
 use serde::Serialize;
@@ -77,6 +77,8 @@ fn start_is_shown_with_all_its_fields() {
             name: "v".to_owned(),
             container: OutputContainer::Cmaf,
             video: Some(VideoRequest {
+                fps: FrameRate::new(30_000, 1001),
+                deinterlace: Some(Deinterlace::Field),
                 codec: VideoChoice::H264,
                 width: Some(1),
                 height: Some(1),

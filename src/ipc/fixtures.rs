@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::job::{Job, Preset, VideoSpec, Work};
+use crate::job::{Deinterlace, Job, Preset, VideoSpec, Work};
 use crate::media::{
-    AccessUnit, Chroma, Colour, Format, Sync, Ticks, Timescale, Track, TrackId, Video, VideoCodec, Window,
+    AccessUnit, Chroma, Colour, Format, Hdr, Sync, Ticks, Timescale, Track, TrackId, Video, VideoCodec, Window,
 };
 
 /// A second of video at these ticks of 1/1000 s, in this decode order.
@@ -29,6 +29,7 @@ pub(crate) fn video_job(pts: &[i64], renditions: usize) -> Job {
         bit_depth: 8,
         chroma: Chroma::C420,
         colour: Colour::default(),
+        hdr: Hdr::default(),
         interlaced: false,
         frame_rate: None,
     };
@@ -39,6 +40,9 @@ pub(crate) fn video_job(pts: &[i64], renditions: usize) -> Job {
         crf: 23,
         max_kbps: None,
         preset: Preset::Veryfast,
+        depth: 8,
+        deinterlace: Deinterlace::Frame,
+        fps: None,
     };
     Job {
         id: 1,
@@ -51,7 +55,7 @@ pub(crate) fn video_job(pts: &[i64], renditions: usize) -> Job {
         },
         units: pts.iter().enumerate().map(unit).collect(),
         window: Window { start: Ticks(0), end: Ticks(1000) },
-        work: Work::Video { frame_rate: (30, 1), renditions: vec![spec; renditions] },
+        work: Work::Video { frame_rate: (30, 1), renditions: vec![spec; renditions], schedules: Vec::new() },
         threads: 0,
     }
 }

@@ -190,6 +190,40 @@ impl Default for Colour {
     }
 }
 
+impl Colour {
+    /// SMPTE ST 2084, "PQ".
+    pub const PQ: u8 = 16;
+    /// ARIB STD-B67, "HLG".
+    pub const HLG: u8 = 18;
+    /// BT.709 throughout.
+    pub const BT709: Self = Self { primaries: 1, transfer: 1, matrix: 1, full_range: false };
+
+    /// Whether the transfer is one of BT.2100's.
+    pub fn is_hdr(self) -> bool {
+        matches!(self.transfer, Self::PQ | Self::HLG)
+    }
+}
+
+/// What static metadata of high dynamic range says; nothing by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Hdr {
+    pub mastering: Option<Mastering>,
+    /// Greatest light of a sample, and of a picture on average (MaxCLL, MaxFALL), candelas a square metre.
+    pub light: Option<(u16, u16)>,
+}
+
+/// The display that the picture was graded on (SMPTE ST 2086), in the units of ISO/IEC 14496-12 12.1.6 `mdcv` and of
+/// the SEI message (ISO/IEC 23008-2 D.3.28).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Mastering {
+    /// Green, blue, red: x and y in 0.00002.
+    pub primaries: [(u16, u16); 3],
+    pub white: (u16, u16),
+    /// In 0.0001 candelas a square metre.
+    pub brightest: u32,
+    pub darkest: u32,
+}
+
 /// How a video track is coded, as its set-up bytes say (containers are believed only where the codec is silent).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Video {
@@ -209,9 +243,22 @@ pub struct Video {
     pub bit_depth: u8,
     pub chroma: Chroma,
     pub colour: Colour,
+    pub hdr: Hdr,
     pub interlaced: bool,
     /// Frames per second as a fraction, where the set-up tells it. A hint: no frame's place depends on it.
     pub frame_rate: Option<(u32, u32)>,
+}
+
+impl Video {
+    /// Whether pictures may be two fields in one frame. Where H.265 is interlaced, each of its pictures is a field.
+    pub fn has_fields(&self) -> bool {
+        self.interlaced && self.codec != VideoCodec::H265
+    }
+
+    /// Width and height of the picture once it has been turned.
+    pub fn upright(&self) -> (u32, u32) {
+        if self.rotation % 180 == 90 { (self.height, self.width) } else { (self.width, self.height) }
+    }
 }
 
 /// How an audio track is coded.

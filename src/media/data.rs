@@ -78,8 +78,6 @@ pub struct DataUnit {
     pub emsg: Option<Emsg>,
     /// The byte of the input where it begins.
     pub offset: u64,
-    /// The byte of the packet or box with which it is complete: units are told in this order.
-    pub complete: u64,
     /// A section with its checksum, a tag, a packet or a message.
     pub data: Bytes,
 }

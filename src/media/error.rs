@@ -9,6 +9,9 @@ pub enum Error {
     /// A track that was asked for is coded in something that is not read here.
     #[error("{0} is not supported")]
     UnsupportedCodec(String),
+    /// An MP4 track's edit list is more than a delay and one piece of its media at its own speed (ISO/IEC 14496-12 8.6.6).
+    #[error("the edit list {0}, which is not supported")]
+    UnsupportedEditList(String),
     /// The bytes break the rules of their container or codec.
     #[error("the media is malformed: {0}")]
     BadMedia(String),
@@ -37,6 +40,7 @@ impl Error {
         match self {
             Self::UnsupportedContainer => "unsupported_container",
             Self::UnsupportedCodec(_) => "unsupported_codec",
+            Self::UnsupportedEditList(_) => "unsupported_edit_list",
             Self::BadMedia(_) => "bad_media",
             Self::Truncated(_) => "truncated_input",
             Self::OverLimit(_) => "media_limit",

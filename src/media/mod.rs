@@ -12,8 +12,8 @@ pub mod mux;
 pub mod timeline;
 
 pub use access_unit::{
-    AccessUnit, Audio, AudioCodec, Chroma, Colour, Format, Sync, Ticks, Timescale, Track, TrackId, Video, VideoCodec,
-    Window,
+    AccessUnit, Audio, AudioCodec, Chroma, Colour, Format, Hdr, Mastering, Sync, Ticks, Timescale, Track, TrackId,
+    Video, VideoCodec, Window,
 };
 pub use data::{DataKind, DataUnit};
 pub use error::Error;

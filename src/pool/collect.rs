@@ -60,12 +60,17 @@ impl Expected {
 impl Collector {
     pub(super) fn new(job: &Job) -> Self {
         let expected: Vec<Expected> = match &job.work {
-            Work::Video { renditions, .. } => {
+            Work::Video { renditions, schedules, .. } => {
                 let kept = job.units.iter().map(|unit| unit.pts).filter(|pts| job.window.contains(*pts));
                 let mut pts: Vec<i64> = kept.map(|pts| pts.0).collect();
                 pts.sort_unstable();
                 let pts: Arc<[i64]> = pts.into();
-                renditions.iter().map(|_| Expected::Video(pts.clone())).collect()
+                let scheduled = |index: usize| schedules.get(index).and_then(Option::as_ref);
+                let of = |index| match scheduled(index) {
+                    Some(schedule) => schedule.shown.iter().map(|shown| shown.pts.0).collect(),
+                    None => pts.clone(),
+                };
+                (0..renditions.len()).map(of).map(Expected::Video).collect()
             }
             Work::Audio { renditions } => renditions
                 .iter()
@@ -173,8 +178,8 @@ mod tests {
 
     use super::*;
     use crate::ipc::fixtures::video_job;
-    use crate::job::AudioSpec;
-    use crate::media::{AudioCodec, Ticks};
+    use crate::job::{AudioSpec, Schedule, Shown};
+    use crate::media::{AudioCodec, Ticks, Timescale};
 
     fn set_up(rendition: u32) -> FromWorker {
         FromWorker::SetUp { rendition, config: Bytes::from_static(b"config") }
@@ -243,6 +248,29 @@ mod tests {
         for frames in answers {
             assert_eq!(check(&job, frames.clone()), Err(FailureCode::WorkerProtocol), "{frames:?}");
         }
+    }
+
+    #[test]
+    fn a_rendition_with_a_schedule_has_the_times_in_it_and_no_others() {
+        let mut job = video_job(&[0, 40], 2);
+        let shown = |picture, pts| Shown { picture, pts: Ticks(pts) };
+        let schedule = Schedule {
+            timescale: Timescale::new(1000).unwrap(),
+            pictures: 2,
+            shown: vec![shown(0, 0), shown(0, 20), shown(1, 40)],
+            end: Ticks(60),
+        };
+        if let Work::Video { schedules, .. } = &mut job.work {
+            *schedules = vec![Some(schedule)];
+        }
+        let other = [set_up(1), sample(1, 0, true), sample(1, 40, false)];
+        let with = |times: &[i64]| {
+            let samples = times.iter().map(|&pts| sample(0, pts, pts == times[0]));
+            check(&job, [set_up(0)].into_iter().chain(samples).chain(other.clone()).collect())
+        };
+        assert_eq!(with(&[0, 20, 40]), Ok(vec![3, 2]));
+        assert_eq!(with(&[0, 40]), Err(FailureCode::FrameMismatch));
+        assert_eq!(with(&[0, 40, 40]), Err(FailureCode::FrameMismatch));
     }
 
     #[test]

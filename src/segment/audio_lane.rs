@@ -3,16 +3,17 @@
 use std::collections::VecDeque;
 
 use super::Cut;
-use super::point::{AudioPoint, Entry, Gate, Mark};
+use super::audio_clock::AudioClock;
+use super::point::{AudioPoint, Entry, Mark};
 use crate::media::{AccessUnit, Format, Ticks, Timescale, Track, TrackId, Window, codec};
 
-/// Decoded before the segment's first sample: 8 AAC frames at 48 kHz for the encoder, and 2 for the decoder.
-const PRE_ROLL_MS: i64 = 214;
+/// Decoded before the segment's first sample: 32 AAC frames at 48 kHz for the encoder, and 2 for the decoder.
+const PRE_ROLL_MS: i64 = 730;
 /// Needed after the segment's last sample: the frame that spans the cut, and the encoder's look-ahead.
 const POST_ROLL_MS: i64 = 45;
-/// Container timestamps are rounded (WebM: to 1 ms) or jitter: what is nearer than this to where the last unit ended
-/// follows it without a gap.
-const JITTER_MS: i64 = 15;
+
+/// No jump backward: what is told twice, milliseconds.
+const BACK_MS: i64 = 500;
 
 #[derive(Debug)]
 pub(super) struct AudioLane {
@@ -20,27 +21,44 @@ pub(super) struct AudioLane {
     from: Timescale,
     rate: Timescale,
     format: Format,
-    /// Where the next unit belongs if it follows without a gap.
-    next: Option<Ticks>,
+    ends: Ends,
     /// Where the next segment's window starts.
     cursor: Option<Ticks>,
     held: VecDeque<Held>,
     held_bytes: usize,
     /// The newest unit.
     last: Option<Mark>,
-    gate: Gate,
     /// Before a [`AudioPoint`] at which this lane goes on, nothing is late.
     heard: Option<Ticks>,
+    /// What has been left out since the last unit that was held.
+    left_out: Option<LeftOut>,
     /// Units that came after their segment had gone.
     pub late: u64,
+}
+
+/// The sound so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ends {
+    /// By which the next unit is placed.
+    clock: AudioClock,
+    /// Where the last unit begins.
+    last: Option<Ticks>,
 }
 
 #[derive(Debug)]
 struct Held {
     unit: AccessUnit,
     mark: Mark,
-    /// Where it would have followed without a gap.
-    before: Option<Ticks>,
+    before: Ends,
+    /// Times that were repaired: its own, and units before it that were left out.
+    repaired: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct LeftOut {
+    first: Mark,
+    before: Ends,
+    count: u64,
 }
 
 impl AudioLane {
@@ -54,40 +72,35 @@ impl AudioLane {
             from: track.timescale,
             rate,
             format: track.format.clone(),
-            next: None,
+            ends: Ends::default(),
             cursor: None,
             held: VecDeque::new(),
             held_bytes: 0,
             last: None,
-            gate: Gate::open(),
             heard: None,
+            left_out: None,
             late: 0,
         }
     }
 
-    /// Goes on at `point`.
+    /// Goes on at `point`; its entry is looked for elsewhere.
     pub fn resume(track: &Track, point: &AudioPoint) -> Self {
-        Self {
-            next: point.next,
-            cursor: point.cursor,
-            heard: point.heard,
-            gate: Gate::until(point.entry),
-            last: match point.entry {
-                Entry::After(mark) => Some(mark),
-                Entry::At(_) | Entry::Beginning => None,
-            },
-            ..Self::new(track)
-        }
+        // What has been heard of before ends there; a track that begins on this timeline has no such place.
+        let last = point.entry.after().filter(|_| point.clock.end().is_some());
+        let ends = Ends { clock: point.clock, last: point.last };
+        Self { ends, last, cursor: point.cursor, heard: point.heard, ..Self::new(track) }
     }
 
     /// Where this lane is to be taken up again for what comes after the last cut.
     pub fn point(&self) -> AudioPoint {
-        let (entry, next) = match (self.held.front(), self.last) {
-            (Some(held), _) => (Entry::At(held.mark), held.before),
-            (None, Some(last)) => (Entry::After(last), self.next),
-            (None, None) => (Entry::Beginning, None),
+        let (entry, ends) = match (self.held.front(), self.left_out, self.last) {
+            (Some(held), ..) => (Entry::At(held.mark), held.before),
+            (None, Some(left_out), _) => (Entry::At(left_out.first), left_out.before),
+            (None, None, Some(last)) => (Entry::After(last), self.ends),
+            (None, None, None) => (Entry::Beginning, Ends::default()),
         };
-        AudioPoint { entry, next, cursor: self.cursor, heard: self.next.max(self.heard) }
+        let heard = self.ends.clock.end().max(self.heard);
+        AudioPoint { entry, clock: ends.clock, last: ends.last, cursor: self.cursor, heard }
     }
 
     /// The sample rate, in which units and windows are counted.
@@ -95,27 +108,51 @@ impl AudioLane {
         self.rate
     }
 
-    /// Rewrites the unit's times to sample positions, contiguous but for real gaps, and holds it.
-    pub fn push(&mut self, mut unit: AccessUnit) {
-        if !self.gate.passes(&unit) {
-            return;
-        }
-        let (mark, before) = (Mark::of(&unit), self.next);
+    /// In which the units' times are told.
+    pub fn told_in(&self) -> Timescale {
+        self.from
+    }
+
+    /// The unit that came last.
+    pub fn last(&self) -> Option<Mark> {
+        self.last
+    }
+
+    /// Whether anything has come.
+    pub fn heard(&self) -> bool {
+        self.ends.clock.end().is_some()
+    }
+
+    /// Whether the unit is presented so long before what has come that it is of another timeline.
+    pub fn runs_back(&self, unit: &AccessUnit) -> bool {
+        self.ends.clock.end().is_some_and(|next| self.told(unit) < next - self.ms(BACK_MS))
+    }
+
+    /// Rewrites the unit's times to sample positions, contiguous but for real gaps, and holds it. `stray`: its time is
+    /// nonsense; it follows what was before it.
+    ///
+    /// What is told to begin where something has begun already is left out; what overlaps cuts short what was before
+    /// it. Both are repairs.
+    pub fn push(&mut self, mut unit: AccessUnit, stray: bool) {
+        let (mark, before, told) = (Mark::of(&unit), self.ends, self.told(&unit));
         self.last = Some(mark);
-        let told = unit.pts.nearest(self.from, self.rate);
-        let jitter = Ticks(JITTER_MS * i64::from(self.rate.get()) / 1000);
-        let at = match self.next {
-            Some(next) if (told - next).0.abs() <= jitter.0 => next,
-            _ => told,
+        let length = self.length(&unit);
+        let mut clock = before.clock;
+        let at = match clock.end() {
+            Some(next) if stray || self.overlaps_little(told, next, length, clock) => next,
+            Some(_) if !clock.goes_on(told, self.rate) && before.last.is_some_and(|last| told <= last) => {
+                let left_out = self.left_out.get_or_insert(LeftOut { first: mark, before, count: 0 });
+                left_out.count += 1;
+                return;
+            }
+            _ => clock.place(told, self.rate),
         };
-        let samples = match &self.format {
-            Format::Audio(audio) => codec::samples(audio, &unit.data).map(|n| Ticks(i64::from(n))),
-            _ => None,
-        };
-        let length = samples.or(unit.duration.map(|d| d.nearest(self.from, self.rate))).unwrap_or_default();
+        // A step of the clock is no repair.
+        let overlaps = before.clock.end().is_some_and(|next| at + Ticks(1) < next);
         (unit.pts, unit.dts, unit.duration) = (at, at, Some(length));
         let end = at + length;
-        self.next = Some(end);
+        clock.ended(end);
+        self.ends = Ends { clock, last: Some(at) };
         if end.0 <= 0 && self.cursor.is_none() {
             // Priming before the presentation starts: kept only as pre-roll.
         } else if self.cursor.is_none() {
@@ -124,13 +161,28 @@ impl AudioLane {
             self.late += 1;
         }
         self.held_bytes += unit.data.len();
-        self.held.push_back(Held { unit, mark, before });
+        let left_out = self.left_out.take();
+        let (mark, before) = left_out.map_or((mark, before), |left_out| (left_out.first, left_out.before));
+        let repaired = left_out.map_or(0, |left_out| left_out.count) + u64::from(stray || overlaps);
+        self.held.push_back(Held { unit, mark, before, repaired });
     }
 
-    /// How many samples lie between what has come so far, of this track or up to `video`, and the unit.
-    pub fn skips(&self, unit: &AccessUnit, video: Option<Ticks>) -> Ticks {
-        let newest = self.end().map(|end| video.map_or(end, |video| end.max(video)));
-        newest.map_or(Ticks(0), |newest| unit.pts.nearest(self.from, self.rate) - newest)
+    /// Whether a unit of `length` is told to begin in the second half of the one before it, and no clock explains it.
+    fn overlaps_little(&self, told: Ticks, next: Ticks, length: Ticks, clock: AudioClock) -> bool {
+        !clock.goes_on(told, self.rate) && told < next && told >= next - Ticks(length.0 / 2)
+    }
+
+    fn told(&self, unit: &AccessUnit) -> Ticks {
+        unit.pts.nearest(self.from, self.rate)
+    }
+
+    /// In samples.
+    fn length(&self, unit: &AccessUnit) -> Ticks {
+        let samples = match &self.format {
+            Format::Audio(audio) => codec::samples(audio, &unit.data).map(|n| Ticks(i64::from(n))),
+            _ => None,
+        };
+        samples.or(unit.duration.map(|d| d.nearest(self.from, self.rate))).unwrap_or_default()
     }
 
     pub fn held_bytes(&self) -> usize {
@@ -142,14 +194,19 @@ impl AudioLane {
         self.cursor
     }
 
-    /// Where the last unit that came ends.
+    /// Where the last unit ends, also one that is not presented.
+    pub fn newest(&self) -> Option<Ticks> {
+        self.ends.clock.end()
+    }
+
+    /// Where the last unit that came ends, once any is presented.
     pub fn end(&self) -> Option<Ticks> {
-        self.next.filter(|_| self.cursor.is_some())
+        self.ends.clock.end().filter(|_| self.cursor.is_some())
     }
 
     /// Whether all that a segment needs that ends at `end` (in samples) is here.
     pub fn covers(&self, end: Ticks) -> bool {
-        self.next.is_some_and(|next| next >= end + self.ms(POST_ROLL_MS))
+        self.ends.clock.end().is_some_and(|next| next >= end + self.ms(POST_ROLL_MS))
     }
 
     /// Position of the first held unit at or after `at`.
@@ -157,8 +214,8 @@ impl AudioLane {
         self.held.iter().map(|held| held.unit.pts).find(|&pts| pts >= at)
     }
 
-    /// Cuts [cursor, end); what later segments need as pre-roll stays.
-    pub fn cut(&mut self, end: Ticks) -> Cut {
+    /// Cuts [cursor, end); what later segments need as pre-roll stays. Also tells how many times were repaired.
+    pub fn cut(&mut self, end: Ticks) -> (Cut, u64) {
         let start = self.cursor.unwrap_or(end).min(end);
         if self.cursor.is_some() {
             self.cursor = Some(end.max(start));
@@ -169,9 +226,11 @@ impl AudioLane {
             units: Vec::new(),
             post_roll: Vec::new(),
             window: Window { start, end },
+            span: Window { start, end },
         };
+        let mut repaired = 0;
         let (pre, post) = (start - self.ms(PRE_ROLL_MS), end + self.ms(POST_ROLL_MS));
-        for Held { unit, .. } in &self.held {
+        for Held { unit, repaired: times, .. } in &self.held {
             let unit_end = unit.pts + unit.duration.unwrap_or_default();
             if unit.pts < start {
                 // The unit that spans the cut was the segment's before; at the very start it is ours.
@@ -180,6 +239,7 @@ impl AudioLane {
                 }
             } else if unit.pts < end {
                 cut.units.push(unit.clone());
+                repaired += times;
             } else if unit.pts < post {
                 cut.post_roll.push(unit.clone());
             } else {
@@ -194,7 +254,7 @@ impl AudioLane {
             self.held_bytes -= unit.data.len();
             self.held.pop_front();
         }
-        cut
+        (cut, repaired)
     }
 
     fn ms(&self, ms: i64) -> Ticks {

@@ -4,12 +4,17 @@
 //! what of it is kept is said by the window, in PTS. Audio is cut on the sample grid of its own track, with pre-roll
 //! and post-roll so that its renditions join without a click. What is made of a segment is not known here.
 
+mod audio_clock;
 mod audio_lane;
+mod epoch;
 mod point;
+mod repair;
 mod segmenter;
 #[cfg(test)]
 mod tests;
+mod video_lane;
 
+pub use audio_clock::AudioClock;
 pub use point::{AudioPoint, Entry, Mark, Point, VideoPoint};
 pub use segmenter::Segmenter;
 
@@ -33,6 +38,10 @@ pub struct Segment {
     pub discontinuity: bool,
     /// No segment follows on this timeline.
     pub last: bool,
+    /// How many units have another time than they were told to have, or were left out because theirs was taken.
+    pub repaired: u64,
+    /// Video units that no decoder can use: before the first sync sample, and what leads it.
+    pub undecodable: u64,
     /// Where the stream can be taken up again after this segment.
     pub resume: Point,
 }
@@ -56,6 +65,9 @@ pub struct Cut {
     pub post_roll: Vec<AccessUnit>,
     /// What is presented in the segment, in the timescale of the cut: the track's for video, the sample rate for audio.
     pub window: Window,
+    /// What `units` alone present, from sync sample to sync sample. Another than `window` only where video is cut at
+    /// sync samples with leading pictures.
+    pub span: Window,
 }
 
 impl Cut {
@@ -108,4 +120,9 @@ impl Error {
 pub struct Tracks<'a> {
     pub video: Option<&'a Track>,
     pub audio: Vec<&'a Track>,
+}
+
+/// Exact for all there can be: below 2^32 ms in a timescale below 2^32 is below 2^63 ticks.
+fn ticks(ms: u32, timescale: Timescale) -> Ticks {
+    Ticks((u64::from(ms) * u64::from(timescale.get()) / 1000) as i64)
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::audio_clock::AudioClock;
 use crate::media::{AccessUnit, Ticks};
 
 /// Where a stream can be taken up again after a segment, and what has to be known to go on exactly as if it had never
@@ -21,13 +22,25 @@ pub struct Point {
     pub audio: Vec<AudioPoint>,
 }
 
-/// How the video goes on.
+/// How the video goes on. Times are in the track's ticks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VideoPoint {
-    /// The first unit that is needed.
+    /// The first unit that is needed: where the pre-roll begins, or else the one that opens the next segment.
     pub entry: Entry,
-    /// Where the next segment's window starts, in the track's ticks.
+    /// The unit that opens the next segment. None where none has come that could.
+    pub opens: Option<Mark>,
+    /// The pre-roll is of another timeline, which was broken off in the middle of a GOP.
+    pub seeded: bool,
+    /// The latest presentation time before the entry.
+    pub newest: Option<Ticks>,
+    /// The decode time before the entry, where such are told.
+    pub dts: Option<Ticks>,
+    /// Where the next segment's window starts; the PTS of the sync sample that opens it.
     pub start: Option<Ticks>,
+    /// Where its own units start.
+    pub span: Option<Ticks>,
+    /// Where cuts are asked for.
+    pub forced: Vec<Ticks>,
 }
 
 /// How one audio track goes on. Positions are in samples.
@@ -35,12 +48,37 @@ pub struct VideoPoint {
 pub struct AudioPoint {
     /// The first unit that is needed.
     pub entry: Entry,
-    /// Where that unit belongs if it follows without a gap what was before it.
-    pub next: Option<Ticks>,
+    /// By which that unit is placed.
+    pub clock: AudioClock,
+    /// Where the unit before it begins.
+    pub last: Option<Ticks>,
     /// Where the next segment's window starts.
     pub cursor: Option<Ticks>,
     /// How far the sound had come: what ends before this is not late when it comes again.
     pub heard: Option<Ticks>,
+}
+
+impl VideoPoint {
+    /// Goes on, on a new timeline, after `mark`.
+    pub(super) fn after(mark: Mark) -> Self {
+        Self {
+            entry: Entry::After(mark),
+            opens: None,
+            seeded: false,
+            newest: None,
+            dts: None,
+            start: None,
+            span: None,
+            forced: Vec::new(),
+        }
+    }
+}
+
+impl AudioPoint {
+    /// Goes on, on a new timeline, after `mark`.
+    pub(super) fn after(mark: Mark) -> Self {
+        Self { entry: Entry::After(mark), clock: AudioClock::default(), last: None, cursor: None, heard: None }
+    }
 }
 
 /// The first unit of a track that is needed.
@@ -67,6 +105,14 @@ impl Entry {
         match self {
             Self::At(mark) => Some(mark.offset),
             Self::Beginning | Self::After(_) => None,
+        }
+    }
+
+    /// The unit before it, where that is what is known.
+    pub(super) fn after(&self) -> Option<Mark> {
+        match self {
+            Self::After(mark) => Some(*mark),
+            Self::Beginning | Self::At(_) => None,
         }
     }
 }

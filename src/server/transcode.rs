@@ -15,10 +15,10 @@ use tokio::sync::mpsc;
 use super::app::{App, origin};
 use super::body;
 use super::problem::Problem;
-use crate::job::Preset;
+use crate::job::{Deinterlace, Preset};
 use crate::protocol::{
-    AudioChoice, AudioRequest, BinaryHeader, Done, InputContainer, Output, OutputContainer, ServerMessage, VideoChoice,
-    VideoRequest,
+    AudioChoice, AudioRequest, BinaryHeader, Done, FrameRate, InputContainer, Output, OutputContainer, ServerMessage,
+    VideoChoice, VideoRequest,
 };
 use crate::session::{Caller, Outgoing, Wanted};
 use crate::telemetry::metrics::Operation;
@@ -44,6 +44,8 @@ pub struct Parameters {
     pub crf: Option<u8>,
     pub max_kbps: Option<u32>,
     pub preset: Option<Preset>,
+    pub fps: Option<FrameRate>,
+    pub deinterlace: Option<Deinterlace>,
     /// Audio codec, default `aac`; `none` leaves the sound out.
     #[serde(default)]
     pub audio: AudioParameter,
@@ -194,6 +196,8 @@ fn wanted(parameters: Parameters, app: &App) -> Result<Wanted, Problem> {
             crf: parameters.crf,
             max_kbps: parameters.max_kbps,
             preset: parameters.preset,
+            fps: parameters.fps,
+            deinterlace: parameters.deinterlace,
         }),
         audio: audio.map(|codec| AudioRequest {
             codec,

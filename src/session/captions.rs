@@ -26,8 +26,9 @@ impl Captions {
     /// Puts them into a rendition's pictures, in place of what the encoder may have put there.
     ///
     /// Each set goes into the first picture at or after its own, and what is left into the last: a picture that is
-    /// left out hands its captions to the next one, and one that is repeated has them once.
-    pub fn carry(&self, codec: VideoCodec, samples: &mut [EncodedSample]) {
+    /// left out hands its captions to the next one, and one that is repeated has them once. `source_time` tells the time
+    /// in the source of what is shown at a time.
+    pub fn carry(&self, codec: VideoCodec, samples: &mut [EncodedSample], source_time: impl Fn(Ticks) -> Ticks) {
         if self.is_empty() || !captions::holds(codec) {
             return;
         }
@@ -38,7 +39,8 @@ impl Captions {
             let last = n + 1 == order.len();
             let Some(sample) = samples.get_mut(index) else { continue };
             let mut constructs = Vec::new();
-            while let Some((_, set)) = sets.next_if(|(pts, _)| last || *pts <= sample.pts) {
+            let shows = source_time(sample.pts);
+            while let Some((_, set)) = sets.next_if(|(pts, _)| last || *pts <= shows) {
                 constructs.extend_from_slice(set);
             }
             sample.data = captions::replace(codec, &sample.data, &constructs);
@@ -66,7 +68,7 @@ mod tests {
     fn check(sets: &[(i64, u8)], pictures: &[i64], expect: &[&[u8]]) {
         let captions = Captions(sets.iter().map(|&(pts, n)| (Ticks(pts), vec![set(n)])).collect());
         let mut samples: Vec<_> = pictures.iter().map(|&pts| picture(pts)).collect();
-        captions.carry(H264, &mut samples);
+        captions.carry(H264, &mut samples, |pts| pts);
         let bytes = |sample: &EncodedSample| -> Vec<u8> {
             captions::read(H264, &sample.data).iter().map(|construct| construct[1]).collect()
         };

@@ -14,7 +14,7 @@ use super::work::Made;
 use super::{Caller, Context, Ended, Fatal, Gone, Outgoing, Outlet};
 use crate::job::{Failure, FailureCode};
 use crate::ladder::Plan;
-use crate::media::{Ticks, Timescale};
+use crate::media::{Hdr, Ticks, Timescale};
 use crate::protocol::{
     Done, ErrorMessage, MoveReason, Moved, Receipt, Resume, SegmentError, SegmentOutcome, ServerMessage,
 };
@@ -157,6 +157,7 @@ impl<O: Outlet> Delivery<O> {
         }
         metrics.segment_delivered(op, delivering.elapsed());
         metrics.frames(Direction::In, receipt.frames_in);
+        metrics.odd_units(receipt.repaired, receipt.undecodable);
         metrics.frames(Direction::Out, receipt.frames_out.values().sum());
         self.done.segments += 1;
         self.done.frames_in += receipt.frames_in;
@@ -190,12 +191,17 @@ impl<O: Outlet> Delivery<O> {
             duration_ms: ms(segment.end) - ms(segment.start),
             frames_in: segment.video.as_ref().map_or(0, |cut| cut.presented()),
             frames_out: BTreeMap::new(),
+            frames_dropped: BTreeMap::new(),
+            frames_repeated: BTreeMap::new(),
             audio_samples: BTreeMap::new(),
+            audio_lost: made.audio_lost(),
             queued_ms: made.queued.as_millis() as u64,
             transcode_ms: made.transcode.as_millis() as u64,
             latency_ms: 0,
             cpu_ms: made.cpu.as_millis() as u64,
             attempts: made.attempts,
+            repaired: segment.repaired,
+            undecodable: segment.undecodable,
             outcome: SegmentOutcome::Ok,
             degraded: Vec::new(),
             error: None,
@@ -215,6 +221,10 @@ impl<O: Outlet> Delivery<O> {
         let name = output.name().unwrap_or_default().to_owned();
         if let Some(frames) = rendered.frames {
             receipt.frames_out.insert(name.clone(), frames);
+        }
+        if let Some((dropped, repeated)) = rendered.dropped_and_repeated {
+            receipt.frames_dropped.insert(name.clone(), dropped);
+            receipt.frames_repeated.insert(name.clone(), repeated);
         }
         if let Some(samples) = rendered.audio_samples {
             receipt.audio_samples.insert(name, samples);
@@ -299,6 +309,8 @@ impl<O: Outlet> Delivery<O> {
 fn lost(pending: &Pending, reason: &str) -> Made {
     let failure = || Failure::new(FailureCode::PipelineFailed, format!("the segment's work was lost: {reason}"));
     Made {
+        schedules: Arc::default(),
+        hdr: Hdr::default(),
         video: pending.segment.video.as_ref().map(|_| Err(failure())),
         audio: pending.segment.audio.iter().map(|_| Some(Err(failure()))).collect(),
         queued: Duration::ZERO,

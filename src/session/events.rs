@@ -24,18 +24,17 @@ pub(super) struct Held {
     dropped: u64,
     /// Of what the demuxer has passed over, how much has been told.
     damaged: u64,
-    points: VecDeque<SplicePoint>,
-    /// [`DataUnit::complete`] of the last unit that went with a segment.
-    told: Option<u64>,
-    /// Of the session that is taken up again: what it has told is not told again.
-    told_before: Option<u64>,
+    state: EventsState,
+    /// What was sent with segments of a session that was left, and is read again.
+    passed: Option<(u64, u64)>,
 }
 
-/// What a session that is taken up again has to know.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub(super) struct HeldState {
-    points: VecDeque<SplicePoint>,
-    told: Option<u64>,
+/// What another session has to know to go on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct EventsState {
+    /// Where the last unit lies that has been read, and how many lie there.
+    last: Option<(u64, u64)>,
+    points: VecDeque<Point>,
 }
 
 /// What is sent with one segment.
@@ -48,28 +47,38 @@ pub(super) struct Riding {
 
 /// What tells a splice point from others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-enum SplicePoint {
+enum Point {
     At(Ticks),
     AtOnce(Option<u32>, Option<Ticks>),
 }
 
 impl Held {
-    /// Goes on where another session was left.
-    pub fn resume(state: HeldState) -> Self {
-        Self { points: state.points, told: state.told, told_before: state.told, ..Self::default() }
+    /// Goes on where another session was left: what had been read there was sent.
+    pub fn resume(state: EventsState) -> Self {
+        Self { passed: state.last, state, ..Self::default() }
     }
 
-    /// After the last [`Self::take`].
-    pub fn state(&self) -> HeldState {
-        HeldState { points: self.points.clone(), told: self.told }
+    pub fn state(&self) -> EventsState {
+        self.state.clone()
     }
 
-    /// Whether it went with a segment of the session that is taken up again.
-    pub fn was_told(&self, unit: &DataUnit) -> bool {
-        self.told_before.is_some_and(|told| unit.complete <= told)
+    /// Whether the unit was sent by the session that was left; each is asked for once, in their order.
+    pub fn passes(&mut self, unit: &DataUnit) -> bool {
+        match &mut self.passed {
+            Some((offset, _)) if unit.offset < *offset => true,
+            Some((offset, count)) if unit.offset == *offset && *count > 0 => {
+                *count -= 1;
+                true
+            }
+            _ => false,
+        }
     }
 
     pub fn push(&mut self, unit: DataUnit) {
+        self.state.last = match self.state.last {
+            Some((offset, count)) if offset == unit.offset => Some((offset, count + 1)),
+            _ => Some((unit.offset, 1)),
+        };
         self.bytes += unit.data.len();
         self.units.push_back(unit);
         while self.units.len() > MOST || self.bytes > MOST_BYTES {
@@ -84,7 +93,6 @@ impl Held {
         self.dropped += damaged.saturating_sub(std::mem::replace(&mut self.damaged, damaged));
         self.bytes = 0;
         let units: Vec<DataUnit> = self.units.drain(..).collect();
-        self.told = units.last().map(|unit| unit.complete).or(self.told);
         // Said with the first that goes; where none goes, with a later one.
         let dropped = if units.is_empty() { 0 } else { std::mem::take(&mut self.dropped) };
         Riding { units, dropped }
@@ -100,14 +108,14 @@ impl Held {
             return None;
         }
         let point = match splice.pts {
-            Some(_) => SplicePoint::At(unit.pts),
-            None => SplicePoint::AtOnce(splice.event_id, splice.event_id.is_none().then_some(unit.pts)),
+            Some(_) => Point::At(unit.pts),
+            None => Point::AtOnce(splice.event_id, splice.event_id.is_none().then_some(unit.pts)),
         };
-        if self.points.contains(&point) {
+        if self.state.points.contains(&point) {
             return None;
         }
-        self.points.truncate(POINTS - 1);
-        self.points.push_front(point);
+        self.state.points.truncate(POINTS - 1);
+        self.state.points.push_front(point);
         Some(unit.pts)
     }
 }
@@ -187,17 +195,7 @@ mod tests {
     fn unit(kind: DataKind, pts: i64, data: Vec<u8>) -> DataUnit {
         let timescale = Timescale::new(90_000).expect("not 0");
         let (pts, data) = (Ticks(pts), Bytes::from(data));
-        DataUnit {
-            track: None,
-            kind,
-            pts,
-            timescale,
-            duration: None,
-            emsg: None,
-            offset: 0,
-            complete: pts.0 as u64,
-            data,
-        }
+        DataUnit { track: None, kind, pts, timescale, duration: None, emsg: None, offset: 0, data }
     }
 
     #[test]
@@ -213,21 +211,6 @@ mod tests {
         assert_eq!(held.take(5).dropped, 0);
         held.push(unit(DataKind::Klv, 0, vec![0]));
         assert_eq!(held.take(5).dropped, 4, "there was none to say it with before");
-    }
-
-    #[test]
-    fn a_session_that_is_taken_up_again_tells_nothing_twice() {
-        let mut held = Held::default();
-        (1..=2).for_each(|n| held.push(unit(DataKind::Klv, n, vec![0])));
-        held.take(0);
-        held.push(unit(DataKind::Klv, 3, vec![0]));
-        let again = Held::resume(held.state());
-        let told: Vec<bool> = (1..=3).map(|n| again.was_told(&unit(DataKind::Klv, n, vec![0]))).collect();
-        assert_eq!(told, [true, true, false], "the third had been read, and went with no segment");
-        let mut before = Held::default();
-        let splice = unit(DataKind::Scte35, 900, section(0, 6, &time(900), &[]));
-        assert_eq!(before.splice_point(&splice), Some(Ticks(900)));
-        assert_eq!(Held::resume(before.state()).splice_point(&splice), None, "it has cut already");
     }
 
     #[test]

@@ -192,6 +192,7 @@ impl Intake {
     async fn resume(&mut self, place: Place) -> Result<(), Fatal> {
         self.next_seq = place.next_seq;
         self.settings.target_ms = place.target_ms;
+        self.events = HeldEvents::resume(place.events);
         let (state, point) = match place.input {
             InputPlace::Within(state, point) => (state, Some(point)),
             InputPlace::Before(state, given) => {
@@ -210,7 +211,6 @@ impl Intake {
         let from = point.as_ref().map_or(Begin::Break, Begin::Point);
         self.begin(plan, state.tracks().to_vec(), from).await?;
         self.planner = Planner::resume(place.planner);
-        self.events = HeldEvents::resume(place.events);
         Ok(())
     }
 
@@ -244,7 +244,7 @@ impl Intake {
 
     /// Held for the segment that is cut next.
     fn data(&mut self, unit: DataUnit) {
-        if self.events.was_told(&unit) {
+        if self.events.passes(&unit) {
             return;
         }
         if self.wanted.cut_on_splices
@@ -326,8 +326,8 @@ impl Intake {
                 (self.planner.state(), InputPlace::Within(state, segment.resume.clone()))
             }
         };
-        let events = self.events.state();
-        Some(Place { next_seq: segment.seq + 1, target_ms: self.settings.target_ms, planner, events, input })
+        let (next_seq, target_ms) = (segment.seq + 1, self.settings.target_ms);
+        Some(Place { next_seq, target_ms, planner, input, events: self.events.state() })
     }
 
     async fn segments(&mut self) -> Result<(), Fatal> {
@@ -358,8 +358,16 @@ impl Intake {
         let counted = self.context.metrics.segment_in_flight();
         let context = self.context.clone();
         let made = tokio::spawn(async move { jobs.run(&context.pool).await });
-        let made = AbortOnDropHandle::new(made);
-        let pending = Pending { segment, captions, events, made, complete_at, place, counted, place_after };
+        let pending = Pending {
+            segment,
+            captions,
+            events,
+            made: AbortOnDropHandle::new(made),
+            complete_at,
+            place,
+            counted,
+            place_after,
+        };
         self.hand_on(Slot::Segment(Box::new(pending))).await?;
         let waiting = self.context.pool.snapshot().queued > 0;
         self.press(if waiting { PressureLevel::Some } else { PressureLevel::None }, complete_at.elapsed());

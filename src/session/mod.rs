@@ -10,6 +10,7 @@ mod events;
 mod intake;
 mod output;
 mod resume;
+mod schedule;
 mod scratch;
 mod wanted;
 mod work;

@@ -1,5 +1,6 @@
 //! One output: what was made or copied of a segment → its media, and a new init where the set-up has changed.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,10 +9,10 @@ use sha2::{Digest, Sha256};
 
 use super::intake::Pending;
 use super::work::Made;
-use crate::job::{Encoded, EncodedSample, Failure, FailureCode};
+use crate::job::{Encoded, EncodedSample, Failure, FailureCode, Schedule, Shown, VideoSpec};
 use crate::ladder::{AudioTarget, Plan, PlannedOutput, Source};
 use crate::media::mux::{OutTrack, Part, Sample, cmaf, ts};
-use crate::media::{self, AudioCodec, Format, Sync, Ticks, Timescale, Video, VideoCodec, codec};
+use crate::media::{self, AudioCodec, Colour, Format, Sync, Ticks, Timescale, Video, VideoCodec, Window, codec};
 use crate::protocol::{BinaryHeader, Degraded, InitHeader, OutputContainer, SegmentHeader};
 use crate::segment::{Cut, Segment};
 
@@ -29,6 +30,8 @@ pub(super) struct OutputState {
     init: u32,
     tracks: Vec<OutTrack>,
     writer: Option<ts::Writer>,
+    /// How far before the presentation the copied pictures begin: by as much the media time of CMAF runs ahead.
+    lead: Ticks,
     /// It has been said that its codec carries no captions.
     captions_refused: bool,
 }
@@ -46,6 +49,8 @@ pub(super) struct Rendered {
     pub media: Bytes,
     /// Pictures, where there is video.
     pub frames: Option<u64>,
+    /// Where the output has a rate of its own.
+    pub dropped_and_repeated: Option<(u64, u64)>,
     /// Samples a channel, where there is audio.
     pub audio_samples: Option<u64>,
     pub degraded: Option<Degraded>,
@@ -59,6 +64,8 @@ struct Lane {
     samples: Vec<Sample>,
     start: Ticks,
     end: Ticks,
+    /// Whether decoding can start with the first sample, and all of it is right from there on.
+    independent: bool,
 }
 
 impl Output {
@@ -92,21 +99,28 @@ impl Output {
         let video = planned.video.map(|source| video_lane(&plan, source, pending, made)).transpose()?.flatten();
         let audio = planned.audio.map(|(track, source)| audio_lane(&plan, track, source, segment, made));
         let audio = audio.transpose()?.flatten();
-        let video_frames = video.as_ref().map(|lane| lane.samples.len() as u64);
+        let own_rate = rendition(planned.video).and_then(|index| scheduled(&plan, made, index));
+        let dropped_and_repeated = own_rate.map(Schedule::dropped_and_repeated);
+        let presented = |lane: &Lane| lane.samples.iter().filter(|sample| sample.pts >= lane.start).count() as u64;
+        let video_frames = video.as_ref().map(presented);
         let audio_samples = audio.as_ref().map(|lane| (lane.end - lane.start).0.max(0) as u64);
-        let lanes: Vec<Lane> = video.into_iter().chain(audio).filter(|lane| !lane.samples.is_empty()).collect();
+        let mut lanes: Vec<Lane> = video.into_iter().chain(audio).filter(|lane| !lane.samples.is_empty()).collect();
+        let lead = if planned.container == OutputContainer::Cmaf { self.lead(&mut lanes, segment) } else { Ticks(0) };
         let Some(first) = lanes.first() else { return Ok(None) };
 
         let tracks = self.out_tracks(planned, &lanes, segment)?;
-        let new_set_up = tracks != self.state.tracks;
+        let new_set_up = tracks != self.state.tracks || lead != self.state.lead;
+        self.state.lead = lead;
         if new_set_up {
             self.state.tracks = tracks;
         }
+        // On another timeline the same set-up is sent again, under the next id.
+        let new_init = new_set_up || segment.discontinuity;
         let mut init = None;
         let riding = if planned.is_copy() { &pending.events.units[..] } else { &[] };
         let media = match planned.container {
             OutputContainer::Cmaf => {
-                if new_set_up {
+                if new_init {
                     self.state.init += 1;
                     let header = InitHeader {
                         output: planned.name.clone(),
@@ -114,7 +128,10 @@ impl Output {
                         mime: cmaf::mime(&self.state.tracks),
                         timescale: self.state.tracks.first().map_or(first.timescale, |track| track.timescale).get(),
                     };
-                    init = Some((BinaryHeader::Init(header), cmaf::init(&self.state.tracks).map_err(unmuxable)?));
+                    init = Some((
+                        BinaryHeader::Init(header),
+                        cmaf::init_led(&self.state.tracks, lead).map_err(unmuxable)?,
+                    ));
                 }
                 cmaf::segment_with(segment.seq as u32, &parts(&self.state.tracks, &lanes), riding).map_err(unmuxable)?
             }
@@ -129,22 +146,23 @@ impl Output {
                 }
             }
         };
+        let end = if matches!(first.format, Format::Video(_)) { first.end - lead } else { first.end };
         let header = SegmentHeader {
             seq: segment.seq,
             output: planned.name.clone(),
             init: (planned.container == OutputContainer::Cmaf).then_some(self.state.init),
             start: first.start.0,
-            duration: (first.end - first.start).0,
+            duration: (end - first.start).0,
             timescale: first.timescale.get(),
             frames: first.samples.len() as u64,
             bytes: media.len() as u64,
             sha256: hex(&Sha256::digest(&media)),
-            independent: first.samples.first().is_some_and(|sample| sample.sync),
+            independent: first.independent,
             discontinuity: segment.discontinuity || (new_set_up && self.state.init > 1),
         };
         let header = BinaryHeader::Segment(header);
         let degraded = self.captions(planned, pending);
-        Ok(Some(Rendered { init, header, media, frames: video_frames, audio_samples, degraded }))
+        Ok(Some(Rendered { init, header, media, frames: video_frames, dropped_and_repeated, audio_samples, degraded }))
     }
 
     fn ts_writer(&self, planned: &PlannedOutput) -> Result<ts::Writer, Failure> {
@@ -165,6 +183,19 @@ impl Output {
         self.state.captions_refused = true;
         let why = format!("{} carries no closed captions", codec.name());
         Some(Degraded { output: planned.name.clone(), what: "captions".into(), why })
+    }
+
+    /// Moves the times of the pictures so that none is negative, as CMAF needs it; by how much.
+    fn lead(&self, lanes: &mut [Lane], segment: &Segment) -> Ticks {
+        let Some(lane) = lanes.iter_mut().find(|lane| matches!(lane.format, Format::Video(_))) else {
+            return self.state.lead;
+        };
+        let earliest = lane.samples.iter().map(|sample| sample.pts).min().unwrap_or_default();
+        let before = if segment.discontinuity { Ticks(0) } else { self.state.lead };
+        let lead = before.max(Ticks(0) - earliest);
+        lane.samples.iter_mut().for_each(|sample| sample.pts = sample.pts + lead);
+        lane.end = lane.end + lead;
+        lead
     }
 
     /// The tracks of the output: those in the segment, and those of its plan that are silent in it.
@@ -212,21 +243,46 @@ fn parts<'a>(tracks: &'a [OutTrack], lanes: &'a [Lane]) -> Vec<Part<'a>> {
     tracks.iter().filter_map(part).collect()
 }
 
+/// By the time of each showing, that of the source's picture which it shows.
+fn source_times(schedule: &Schedule, cut: &Cut) -> BTreeMap<Ticks, Ticks> {
+    let units = cut.units.iter().chain(&cut.post_roll).map(|unit| unit.pts).filter(|&pts| cut.window.contains(pts));
+    let pictures: Vec<Ticks> = units.collect::<BTreeSet<_>>().into_iter().collect();
+    let fields = (schedule.pictures as usize / pictures.len().max(1)).max(1);
+    let source = |shown: &Shown| Some((shown.pts, *pictures.get(shown.picture as usize / fields)?));
+    schedule.shown.iter().filter_map(source).collect()
+}
+
 fn video_lane(plan: &Plan, source: Source, pending: &Pending, made: &Made) -> Result<Option<Lane>, Failure> {
     let (Some(planned), Some(cut)) = (&plan.video, &pending.segment.video) else { return Ok(None) };
-    let (format, samples) = match source {
-        Source::Copy => (planned.source.clone(), copied(cut)),
+    let independent = |samples: &[Sample]| samples.first().is_some_and(|sample| sample.sync);
+    let (format, samples, (timescale, Window { start, end }), independent) = match source {
+        // Its own units, from sync sample to sync sample: pictures that lead the next one go with that.
+        Source::Copy => {
+            let closed = cut.units.first().is_some_and(|unit| unit.sync == Sync::Idr);
+            (planned.source.clone(), copied(cut), (planned.track.timescale, cut.span), closed)
+        }
         Source::Rendition(index) => {
             let encoded = encoded(made.video.as_ref(), index)?;
             let Some(spec) = planned.renditions.get(index) else { return Ok(None) };
-            let mut format = video_format(spec.codec, encoded)?;
-            format.rotation = planned.source.rotation;
+            let schedule = made.schedules.get(index).and_then(Option::as_ref);
+            let times = match schedule {
+                Some(Schedule { timescale, shown, end, .. }) => {
+                    let Some(first) = shown.first() else { return Ok(None) };
+                    (*timescale, Window { start: first.pts, end: *end })
+                }
+                None => (planned.track.timescale, cut.window),
+            };
             let mut pictures = encoded.samples.clone();
-            pending.captions.carry(spec.codec, &mut pictures);
-            (format, samples(&pictures))
+            let of_source = schedule.map(|schedule| source_times(schedule, cut));
+            let source_time = |at: Ticks| of_source.as_ref().and_then(|times| times.get(&at).copied()).unwrap_or(at);
+            pending.captions.carry(spec.codec, &mut pictures, source_time);
+            let source = Video { hdr: made.hdr, ..planned.source.clone() };
+            let samples = samples(&pictures);
+            let independent = independent(&samples);
+            (video_format(spec, &source, encoded)?, samples, times, independent)
         }
     };
-    let (timescale, factor) = fine_timescale(planned.track.timescale);
+    let (timescale, factor) = fine_timescale(timescale);
     let scaled = |at: Ticks| Ticks(at.0.saturating_mul(factor));
     let samples = samples.into_iter().map(|sample| Sample { pts: scaled(sample.pts), ..sample }).collect();
     Ok(Some(Lane {
@@ -234,9 +290,23 @@ fn video_lane(plan: &Plan, source: Source, pending: &Pending, made: &Made) -> Re
         timescale,
         language: planned.track.language.clone(),
         samples,
-        start: scaled(cut.window.start),
-        end: scaled(cut.window.end),
+        start: scaled(start),
+        end: scaled(end),
+        independent,
     }))
+}
+
+fn rendition(source: Option<Source>) -> Option<usize> {
+    match source? {
+        Source::Rendition(index) => Some(index),
+        Source::Copy => None,
+    }
+}
+
+/// The schedule of a rendition with a rate of its own.
+fn scheduled<'a>(plan: &Plan, made: &'a Made, index: usize) -> Option<&'a Schedule> {
+    let spec = plan.video.as_ref()?.renditions.get(index)?;
+    spec.fps.and(made.schedules.get(index)?.as_ref())
 }
 
 /// The source's timescale, or a multiple of it (and which) where its ticks are so coarse that decode times would not
@@ -273,7 +343,7 @@ fn audio_lane(
         Source::Copy => cut.units.last().map_or(start, |unit| unit.pts + unit.duration.unwrap_or_default()),
         Source::Rendition(_) => last.pts + Ticks(frame_samples(&format)),
     };
-    Ok(Some(Lane { format, timescale, language, samples, start, end }))
+    Ok(Some(Lane { format, timescale, language, samples, start, end, independent: true }))
 }
 
 /// What an audio rendition is, known before its first frame has been made.
@@ -303,17 +373,27 @@ fn frame_samples(format: &Format) -> i64 {
     }
 }
 
-/// Read from the coded set-up itself, never from what the worker says of it.
-fn video_format(codec: VideoCodec, encoded: &Encoded) -> Result<Video, Failure> {
+/// Read from the coded set-up itself, never from what the worker says of it; what no set-up can say is the source's.
+fn video_format(spec: &VideoSpec, source: &Video, encoded: &Encoded) -> Result<Video, Failure> {
+    let coding = spec.codec;
     let first = encoded.samples.first().map(|sample| &sample.data[..]).unwrap_or_default();
-    let video = match codec {
+    let video = match coding {
         VideoCodec::H264 => codec::h264::ParameterSets::from_avcc(&encoded.config).and_then(|(sets, _)| sets.video()),
         VideoCodec::H265 => codec::h265::ParameterSets::from_hvcc(&encoded.config).and_then(|(sets, _)| sets.video()),
         VideoCodec::Vp9 => codec::vp9::video(first),
         VideoCodec::Av1 => codec::av1::video(first),
         VideoCodec::Vp8 | VideoCodec::Mpeg2 => Err(media::Error::UnsupportedCodec("not an output codec".into())),
     };
-    video.map_err(|error| Failure::new(FailureCode::WorkerProtocol, format!("encoded set-up: {error}")))
+    let mut video =
+        video.map_err(|error| Failure::new(FailureCode::WorkerProtocol, format!("encoded set-up: {error}")))?;
+    let colour = if spec.tone_mapped(source.colour) { Colour::BT709 } else { source.colour };
+    if coding == VideoCodec::Vp9 {
+        video = codec::vp9::with_colour(&video, colour);
+    }
+    if colour.is_hdr() {
+        video.hdr = source.hdr;
+    }
+    Ok(video)
 }
 
 fn encoded(outcome: Option<&Result<crate::job::Outcome, Failure>>, index: usize) -> Result<&Encoded, Failure> {
@@ -339,7 +419,11 @@ fn copied(cut: &Cut) -> Vec<Sample> {
 }
 
 fn unmuxable(error: media::Error) -> Failure {
-    let code = if error.code() == "bad_media" { FailureCode::BadMedia } else { FailureCode::PipelineFailed };
+    let code = match error {
+        media::Error::BadMedia(_) | media::Error::OverLimit(_) => FailureCode::BadMedia,
+        media::Error::UnsupportedCodec(_) => FailureCode::UnsupportedCodec,
+        _ => FailureCode::PipelineFailed,
+    };
     Failure::new(code, error.to_string())
 }
 

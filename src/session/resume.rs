@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Fatal;
-use super::events::HeldState;
+use super::events::EventsState;
 use super::output::OutputState;
 use super::work::PlannerState;
 use crate::media::{AccessUnit, TrackId, demux};
@@ -142,8 +142,8 @@ pub(super) struct Place {
     /// Target length of a segment, milliseconds.
     pub target_ms: u32,
     pub planner: PlannerState,
-    pub events: HeldState,
     pub input: InputPlace,
+    pub events: EventsState,
 }
 
 /// Where in the input.
@@ -304,8 +304,8 @@ mod tests {
             next_seq,
             target_ms: 500,
             planner: PlannerState::default(),
-            events: HeldState::default(),
             input: InputPlace::End(1234),
+            events: EventsState::default(),
         }
     }
 

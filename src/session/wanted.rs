@@ -30,8 +30,8 @@ impl Wanted {
         check_segment_ms(start.segment_ms)?;
         let survival = Some(Survival::new(&start, session, tokens)?);
         let request = outputs(start.outputs, settings)?;
-        let cut_on_splices = start.cut_on.contains(&CutOn::Scte35);
-        let Start { input, mode, segment_ms, .. } = start;
+        let Start { input, mode, segment_ms, cut_on, .. } = start;
+        let cut_on_splices = cut_on.contains(&CutOn::Scte35);
         Ok(Self { container: input.container, mode, segment_ms, request, cut_on_splices, survival })
     }
 

@@ -1,12 +1,15 @@
 //! From a segment to its jobs: what the pool is asked for, and what came of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::{AudioSpec, Failure, Job, Outcome, Work};
+use super::schedule::{Pictures, schedule};
+use crate::job::{AudioSpec, Failure, Job, Outcome, Schedule, Work};
 use crate::ladder::{AudioTarget, Plan};
-use crate::media::{Ticks, Timescale};
+use crate::media::codec::hdr;
+use crate::media::{Format, Hdr, Ticks, Timescale};
 use crate::pool::{Done, Pool};
 use crate::segment::{Cut, Segment};
 
@@ -23,6 +26,10 @@ pub(super) struct PlannerState {
     frame_rate: Option<(u32, u32)>,
     /// By audio track: where the grid starts, once the track has.
     origins: Vec<Option<Origin>>,
+    /// The last picture of the segment before, on the same timeline.
+    last_picture: Option<Ticks>,
+    /// What the video's first segment says, where it is of high dynamic range.
+    hdr: Option<Hdr>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -36,6 +43,9 @@ struct Origin {
 #[derive(Debug)]
 pub(super) struct Jobs {
     pub video: Option<Job>,
+    /// By video rendition; None where each picture is shown at its own time.
+    pub schedules: Arc<[Option<Schedule>]>,
+    pub hdr: Hdr,
     /// By audio track of the plan; None where nothing is to be transcoded.
     pub audio: Vec<Option<Job>>,
 }
@@ -44,6 +54,8 @@ pub(super) struct Jobs {
 #[derive(Debug)]
 pub(super) struct Made {
     pub video: Option<Result<Outcome, Failure>>,
+    pub schedules: Arc<[Option<Schedule>]>,
+    pub hdr: Hdr,
     pub audio: Vec<Option<Result<Outcome, Failure>>>,
     pub queued: Duration,
     pub transcode: Duration,
@@ -62,13 +74,23 @@ impl Planner {
     }
 
     pub fn jobs(&mut self, plan: &Plan, segment: &Segment) -> Jobs {
+        if segment.discontinuity {
+            self.pinned.origins.clear();
+        }
+        let hdr = self.hdr(plan, segment);
+        let schedules: Arc<[Option<Schedule>]> = self.schedules(plan, segment).into();
         let video = plan.video.as_ref().zip(segment.video.as_ref()).filter(|(video, _)| !video.renditions.is_empty());
         let video = video.map(|(video, cut)| {
             let hint = video.source.frame_rate;
             let estimate = || estimate_rate(cut, segment.timescale).or(hint).unwrap_or((30, 1));
             let frame_rate = *self.pinned.frame_rate.get_or_insert_with(estimate);
-            let work = Work::Video { frame_rate, renditions: video.renditions.clone() };
-            self.job(segment.seq, video.track.clone(), cut, work)
+            let (renditions, schedules) = (video.renditions.clone(), schedules.to_vec());
+            let work = Work::Video { frame_rate, renditions, schedules };
+            let mut track = video.track.clone();
+            if let Format::Video(video) = &mut track.format {
+                video.hdr = hdr;
+            }
+            self.job(segment.seq, track, cut, work)
         });
         let audio = plan.audio.iter().zip(&segment.audio).enumerate().map(|(index, (audio, cut))| {
             if audio.renditions.is_empty() {
@@ -90,7 +112,40 @@ impl Planner {
             Some(self.job(segment.seq, track, cut, Work::Audio { renditions }))
         });
         let audio = audio.collect();
-        Jobs { video, audio }
+        Jobs { video, schedules, hdr, audio }
+    }
+
+    /// The container's word, and where it is silent the first unit's.
+    fn hdr(&mut self, plan: &Plan, segment: &Segment) -> Hdr {
+        if segment.discontinuity {
+            self.pinned.hdr = None;
+        }
+        let (Some(video), Some(cut)) = (&plan.video, &segment.video) else { return Hdr::default() };
+        let source = &video.source;
+        if !source.colour.is_hdr() {
+            return source.hdr;
+        }
+        *self.pinned.hdr.get_or_insert_with(|| {
+            let unit = cut.units.first().map(|unit| &unit.data[..]).unwrap_or_default();
+            let told = hdr::of_unit(source.codec, unit);
+            Hdr { mastering: source.hdr.mastering.or(told.mastering), light: source.hdr.light.or(told.light) }
+        })
+    }
+
+    /// By rendition of the plan.
+    fn schedules(&mut self, plan: &Plan, segment: &Segment) -> Vec<Option<Schedule>> {
+        if segment.discontinuity {
+            self.pinned.last_picture = None;
+        }
+        let (Some(video), Some(cut)) = (&plan.video, &segment.video) else { return Vec::new() };
+        let mut pts: Vec<Ticks> = cut.all().map(|unit| unit.pts).filter(|&pts| cut.window.contains(pts)).collect();
+        pts.sort_unstable();
+        pts.dedup();
+        let before = self.pinned.last_picture;
+        let (end, timescale, last) = (cut.window.end, video.track.timescale, segment.last);
+        self.pinned.last_picture = if last { None } else { pts.last().copied().or(before) };
+        let pictures = Pictures { pts: &pts, end, timescale, before, last };
+        video.renditions.iter().map(|spec| schedule(spec, &video.source, pictures)).collect()
     }
 
     fn job(&mut self, seq: u64, track: crate::media::Track, cut: &Cut, work: Work) -> Job {
@@ -114,6 +169,8 @@ impl Jobs {
         let all = || audio.iter().chain([&video]).flatten();
         let cpu = |done: &Done| done.result.as_ref().map_or(0, |outcome| outcome.stats.cpu_us);
         Made {
+            schedules: self.schedules,
+            hdr: self.hdr,
             queued: all().map(|done| done.queued).max().unwrap_or_default(),
             transcode: all().map(|done| done.transcode).max().unwrap_or_default(),
             cpu: Duration::from_micros(all().map(cpu).sum()),
@@ -121,6 +178,14 @@ impl Jobs {
             video: video.map(|done| done.result),
             audio: audio.into_iter().map(|done| done.map(|done| done.result)).collect(),
         }
+    }
+}
+
+impl Made {
+    /// Samples a channel that should have been decoded and were not.
+    pub fn audio_lost(&self) -> u64 {
+        let stats = self.audio.iter().flatten().flatten().map(|outcome| outcome.stats);
+        stats.map(|stats| stats.units_in.saturating_sub(stats.decoded)).fold(0, u64::saturating_add)
     }
 }
 

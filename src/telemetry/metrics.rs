@@ -150,6 +150,12 @@ impl Metrics {
         self.0.instruments.events_dropped.add(count, &[]);
     }
 
+    /// Units of a segment that were not what they should be: times that were repaired, pictures that no decoder can use.
+    pub fn odd_units(&self, repaired: u64, undecodable: u64) {
+        self.0.instruments.odd_units.add(repaired, &[KeyValue::new("kind", "repaired")]);
+        self.0.instruments.odd_units.add(undecodable, &[KeyValue::new("kind", "undecodable")]);
+    }
+
     /// The outcome of a check of the service's own health, such as the start of a worker; failures in a row are a gauge.
     pub fn health_checked(&self, ok: bool) {
         if ok {
@@ -200,6 +206,7 @@ impl Metrics {
                 }
             }
         }
+        self.odd_units(0, 0);
         for direction in [Direction::In, Direction::Out] {
             self.0.instruments.frames.add(0, &[direction.label()]);
         }
@@ -269,6 +276,7 @@ struct Instruments {
     frames: Counter<u64>,
     events: Counter<u64>,
     events_dropped: Counter<u64>,
+    odd_units: Counter<u64>,
 }
 
 impl Instruments {
@@ -305,6 +313,10 @@ impl Instruments {
             events_dropped: count(
                 "segmill_events_dropped_total",
                 "Events that were damaged or too many, and left out.",
+            ),
+            odd_units: count(
+                "segmill_odd_units_total",
+                "Units with a repaired time, and pictures that can't be decoded.",
             ),
         }
     }
@@ -512,6 +524,7 @@ mod tests {
             plain("segmill_frames_total", "direction").to_vec(),
             plain("segmill_events_total", "kind").to_vec(),
             plain("segmill_events_dropped_total", "").to_vec(),
+            plain("segmill_odd_units_total", "kind").to_vec(),
             plain("process_start_time_seconds", "").to_vec(),
         ]
         .concat()

@@ -17,6 +17,10 @@ use crate::media::{Audio, AudioCodec, Ticks};
 
 /// Longest range of samples that one rendition may ask for; the segmenter's bounds are far below.
 const MAX_SAMPLES: i64 = 192_000 * 120;
+/// Most frames that the encoder is fed before the first one wanted, so that its rate control has settled, and most
+/// milliseconds of them: the segmenter sends no more sound than that.
+const PRE_FRAMES: i64 = 32;
+const PRE_FRAMES_MS: i64 = 685;
 /// Below this, bits a second and channel, AAC's slower coder is the better one.
 const LOW_BIT_RATE: u32 = 32_000;
 /// Frames that the encoder is fed after the last one wanted, so that it looks ahead at sound.
@@ -66,17 +70,20 @@ struct Plan {
 
 impl Plan {
     fn new(spec: &AudioSpec) -> Result<Self, Failure> {
+        let n = spec.frame_samples();
+        let settled = PRE_FRAMES.min(PRE_FRAMES_MS * i64::from(spec.sample_rate) / (1000 * n));
         // What comes out of the encoder before the sound that went in first: a frame of priming for AAC, and for
         // Opus its look-ahead, which is no whole frame, so the feed is moved by it.
         let (pre_frames, primed, lookahead) = match spec.codec {
-            AudioCodec::Aac => (8, 1, 0),
-            AudioCodec::Opus => (4, 0, 312),
+            AudioCodec::Aac => (settled, 1, 0),
+            // A decoder begins with what an encoder begins with: packets before the first would leave them apart.
+            AudioCodec::Opus if spec.first_frame == 0 => (0, 0, 312),
+            AudioCodec::Opus => (settled, 0, 312),
             other => return Err(Failure::new(FailureCode::UnsupportedCodec, format!("{other:?} is not encoded"))),
         };
         if spec.codec == AudioCodec::Opus && (spec.sample_rate != 48_000 || !matches!(spec.channels, 1 | 2)) {
             return Err(Failure::new(FailureCode::UnsupportedCodec, "Opus is made at 48 kHz with 1 or 2 channels"));
         }
-        let n = spec.frame_samples();
         let position = |frame: i64| frame.checked_mul(n).and_then(|at| at.checked_add(spec.origin));
         let start = spec.first_frame.checked_sub(pre_frames).and_then(position);
         let end = spec.first_frame.checked_add(i64::from(spec.frames) + POST_FRAMES).and_then(position);

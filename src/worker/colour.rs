@@ -8,23 +8,29 @@ use gstreamer_video::{
 
 use crate::media::Colour;
 
-/// The value of the caps field. What the source leaves open is said outright, as players guess it from the source's
-/// height: a smaller rung must not be guessed differently.
-pub fn colorimetry(colour: Colour, source_height: u32) -> String {
+/// With what the source leaves open said outright, as players guess it from the source's height: a smaller rung must
+/// not be guessed differently.
+pub fn outright(colour: Colour, source_height: u32) -> Colour {
     // ISO/IEC 23091-2: 1 is BT.709, 6 is BT.601.
     let guess = if source_height > 576 { 1 } else { 6 };
-    let matrix = match VideoColorMatrix::from_iso(colour.matrix.into()) {
-        VideoColorMatrix::Unknown | VideoColorMatrix::Rgb => VideoColorMatrix::from_iso(guess),
-        told => told,
-    };
-    let transfer = match VideoTransferFunction::from_iso(colour.transfer.into()) {
-        VideoTransferFunction::Unknown => VideoTransferFunction::from_iso(guess),
-        told => told,
-    };
-    let primaries = match VideoColorPrimaries::from_iso(colour.primaries.into()) {
-        VideoColorPrimaries::Unknown => VideoColorPrimaries::from_iso(guess),
-        told => told,
-    };
+    let or_guess = |unknown: bool, told: u8| if unknown { guess } else { told };
+    let matrix = VideoColorMatrix::from_iso(colour.matrix.into());
+    let transfer = VideoTransferFunction::from_iso(colour.transfer.into());
+    let primaries = VideoColorPrimaries::from_iso(colour.primaries.into());
+    Colour {
+        primaries: or_guess(primaries == VideoColorPrimaries::Unknown, colour.primaries),
+        transfer: or_guess(transfer == VideoTransferFunction::Unknown, colour.transfer),
+        matrix: or_guess(matches!(matrix, VideoColorMatrix::Unknown | VideoColorMatrix::Rgb), colour.matrix),
+        full_range: colour.full_range,
+    }
+}
+
+/// The value of the caps field.
+pub fn colorimetry(colour: Colour, source_height: u32) -> String {
+    let colour = outright(colour, source_height);
+    let matrix = VideoColorMatrix::from_iso(colour.matrix.into());
+    let transfer = VideoTransferFunction::from_iso(colour.transfer.into());
+    let primaries = VideoColorPrimaries::from_iso(colour.primaries.into());
     let range = if colour.full_range { VideoColorRange::Range0_255 } else { VideoColorRange::Range16_235 };
     VideoColorimetry::new(range, matrix, transfer, primaries).to_string()
 }

@@ -17,7 +17,7 @@ const AUDIO_CODECS: [AudioCodec; 5] =
 
 /// Elements that every job needs, whatever its codecs.
 const PLUMBING: [&str; 8] =
-    ["appsrc", "appsink", "queue", "tee", "capsfilter", "videoconvert", "deinterlace", "audioconvert"];
+    ["appsrc", "appsink", "queue", "tee", "capsfilter", "videoconvert", "videoflip", "audioconvert"];
 
 /// Initialises GStreamer; cheap after the first call.
 pub fn init() -> Result<(), Failure> {
@@ -37,6 +37,7 @@ pub fn inventory() -> Result<Inventory, Failure> {
         video_encoders: served(&VIDEO_CODECS, video_encoders, &mut missing),
         audio_decoders: served(&AUDIO_CODECS, audio_decoders, &mut missing),
         audio_encoders: served(&AUDIO_CODECS, audio_encoders, &mut missing),
+        deep_encoders: VIDEO_CODECS.into_iter().filter(|&codec| is_deep(codec)).collect(),
         missing: Vec::new(),
     };
     missing.extend(PLUMBING.iter().filter(|name| !exists(name)).map(|name| name.to_string()));
@@ -107,6 +108,13 @@ pub fn set(element: &gst::Element, property: &str, value: impl ToString) {
     if element.find_property(property).is_some() {
         element.set_property_from_str(property, &value.to_string());
     }
+}
+
+/// Whether the encoder that serves the codec takes 10 bits a sample.
+fn is_deep(codec: VideoCodec) -> bool {
+    let name = video_encoders(codec).iter().find(|name| exists(name));
+    let Some(factory) = name.and_then(|name| gst::ElementFactory::find(name)) else { return false };
+    factory.can_sink_any_caps(&gst::Caps::builder("video/x-raw").field("format", "I420_10LE").build())
 }
 
 fn exists(name: &str) -> bool {

@@ -9,7 +9,7 @@ use gstreamer as gst;
 use super::{elements, pipeline};
 use crate::job::{Failure, FailureCode, Preset, VideoSpec};
 use crate::media::codec::{annexb, av1, h264, h265, vp9};
-use crate::media::{Error, VideoCodec};
+use crate::media::{Colour, Error, Hdr, Mastering, VideoCodec};
 
 /// VBV buffer, milliseconds at the highest rate.
 const VBV_MS: u32 = 1000;
@@ -19,12 +19,12 @@ const NEVER: u32 = 1 << 30;
 const UNCAPPED_KBPS: u32 = 400_000;
 
 /// An encoder for `spec`, and the caps that its output has.
-pub fn build(spec: &VideoSpec, threads: u32) -> Result<(gst::Element, gst::Caps), Failure> {
+pub fn build(spec: &VideoSpec, hdr: Hdr, threads: u32) -> Result<(gst::Element, gst::Caps), Failure> {
     let name = elements::choose(elements::video_encoders(spec.codec), &format!("{:?} encoder", spec.codec))?;
     let encoder = elements::make(name)?;
     match spec.codec {
         VideoCodec::H264 => x264(&encoder, spec, threads),
-        VideoCodec::H265 => x265(&encoder, spec, threads),
+        VideoCodec::H265 => x265(&encoder, spec, hdr, threads),
         VideoCodec::Vp9 => vp9(&encoder, spec, threads),
         VideoCodec::Av1 => av1(&encoder, spec, threads),
         VideoCodec::Vp8 | VideoCodec::Mpeg2 => {}
@@ -60,7 +60,7 @@ fn x264(encoder: &gst::Element, spec: &VideoSpec, threads: u32) {
     elements::set(encoder, "option-string", "scenecut=0:stitchable=1:open-gop=0");
 }
 
-fn x265(encoder: &gst::Element, spec: &VideoSpec, threads: u32) {
+fn x265(encoder: &gst::Element, spec: &VideoSpec, hdr: Hdr, threads: u32) {
     let mut options = format!(
         "crf={}:keyint=-1:scenecut=0:open-gop=0:info=0:pools={threads}:frame-threads={}",
         spec.crf.min(51),
@@ -68,6 +68,14 @@ fn x265(encoder: &gst::Element, spec: &VideoSpec, threads: u32) {
     );
     if let Some(kbps) = spec.max_kbps {
         options += &format!(":vbv-maxrate={kbps}:vbv-bufsize={}", u64::from(kbps) * u64::from(VBV_MS) / 1000);
+    }
+    if let Some(Mastering { primaries: [g, b, r], white, brightest, darkest }) = hdr.mastering {
+        let point = |(x, y): (u16, u16)| format!("({x},{y})");
+        let [g, b, r, white] = [g, b, r, white].map(point);
+        options += &format!(":master-display=G{g}B{b}R{r}WP{white}L({brightest},{darkest})");
+    }
+    if let Some((most, average)) = hdr.light {
+        options += &format!(":max-cll={most},{average}");
     }
     elements::set(encoder, "speed-preset", preset(spec.preset));
     elements::set(encoder, "tune", 0);
@@ -142,12 +150,14 @@ fn realtime_speed(preset: Preset) -> u32 {
 /// Turns an encoder's output into samples in the form of `AccessUnit::data`.
 pub struct Packer {
     codec: VideoCodec,
+    /// What the encoders of VP9 and AV1 don't write down.
+    colour: Colour,
     set_up: bool,
 }
 
 impl Packer {
-    pub fn new(codec: VideoCodec) -> Self {
-        Self { codec, set_up: false }
+    pub fn new(codec: VideoCodec, colour: Colour) -> Self {
+        Self { codec, colour, set_up: false }
     }
 
     /// The sample's bytes; with the first one, the set-up in the form of `Video::config`.
@@ -161,13 +171,14 @@ impl Packer {
             }
             VideoCodec::H265 => from_annexb(&data, first),
             VideoCodec::Vp9 => {
+                let data = vp9::with_color_space(&data, self.colour);
                 let config = first.then(|| vp9::video(&data).map(|video| video.config)).transpose();
                 config.map(|config| (config, data))
             }
-            VideoCodec::Av1 => {
+            VideoCodec::Av1 => av1::with_colour(&data, self.colour).and_then(|data| {
                 let config = first.then(|| av1::video(&data).map(|video| video.config)).transpose();
                 config.map(|config| (config, av1::strip(data)))
-            }
+            }),
             VideoCodec::Vp8 | VideoCodec::Mpeg2 => Ok((None, data)),
         };
         packed.map_err(not_understood)

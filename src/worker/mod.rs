@@ -7,15 +7,20 @@ mod audio;
 mod colour;
 mod elements;
 mod encoder;
+mod fields;
+mod look;
 mod pcm;
 mod pipeline;
 mod resize;
+mod rung;
 mod scaler;
 mod sink;
 mod sound;
 #[cfg(test)]
 mod tests;
 mod times;
+mod tone;
+mod tone_mapper;
 pub mod transcode;
 mod video;
 

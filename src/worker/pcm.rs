@@ -58,12 +58,23 @@ impl Pcm {
         slice
     }
 
-    /// Each output channel as a sum of input channels; one row of the matrix for each output channel.
+    /// Each output channel as a sum of input channels; one row of the matrix for each output channel. Where the sum can
+    /// go over full scale, it is rounded off below it.
     pub fn mix(&self, matrix: &[Vec<f32>]) -> Pcm {
         let mixed = self.samples.chunks_exact(self.channels).flat_map(|frame| {
-            matrix.iter().map(move |row| row.iter().zip(frame).map(|(gain, sample)| gain * sample).sum::<f32>())
+            matrix.iter().map(move |row| {
+                let sum = row.iter().zip(frame).map(|(gain, sample)| gain * sample).sum::<f32>();
+                if row.iter().sum::<f32>() > 1.0 { rounded_off(sum) } else { sum }
+            })
         });
         Pcm { start: self.start, channels: matrix.len(), samples: mixed.collect() }
+    }
+
+    /// The samples from 0 to `from` as `to` samples from 0; those around them are looked at, and the first stays as it is.
+    /// None where the numbers are out of the ordinary.
+    pub fn stretched(&self, from: u32, to: i64) -> Option<Pcm> {
+        let resampler = Resampler::new(from, u32::try_from(to).ok()?)?;
+        Some(self.resample(&resampler, 0..to))
     }
 
     /// These samples, taken at `resampler.from`, as those at `range` of the timeline at `resampler.to`.
@@ -168,8 +179,8 @@ fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// The gains from channels at `input` to 1, 2 or 6 channels: ITU-R BS.775, not scaled down, as libswresample does for
-/// floating point. None for other numbers of channels.
+/// The gains from channels at `input` to 1, 2 or 6 channels: ITU-R BS.775 (centre and surrounds 3 dB down, no low-frequency
+/// channel), not scaled down, as libswresample does for floating point. None for other numbers of channels.
 pub fn matrix(input: &[Position], channels: u16) -> Option<Vec<Vec<f32>>> {
     let output: &[Position] = match channels {
         1 => &[Position::FrontCenter],
@@ -193,6 +204,18 @@ pub fn matrix(input: &[Position], channels: u16) -> Option<Vec<Vec<f32>>> {
         }
     }
     Some(matrix)
+}
+
+/// Half a decibel below full scale: what is louder is bent towards full scale, and never reaches it.
+const KNEE: f32 = 0.944;
+
+/// Without a memory, so that neighbouring jobs agree.
+fn rounded_off(sample: f32) -> f32 {
+    let over = sample.abs() - KNEE;
+    if over <= 0.0 {
+        return sample;
+    }
+    (KNEE + (1.0 - KNEE) * (over / (1.0 - KNEE)).tanh()).copysign(sample)
 }
 
 /// 3 dB down.
@@ -292,6 +315,36 @@ mod tests {
         let b = source(resampler.source(other.clone())).resample(&resampler, other);
         let both = 95_777..96_500;
         assert_eq!(a.slice(both.clone()), b.slice(both));
+    }
+
+    #[test]
+    fn five_channels_at_full_scale_are_mixed_below_full_scale_and_quiet_ones_exactly() {
+        let matrix = matrix(&usual_positions(6), 2).unwrap();
+        let mixed = |level: f32| {
+            let mut pcm = Pcm::silence(0..1, 6);
+            pcm.place(0, &[level, -level, level, level, level, -level]);
+            pcm.mix(&matrix).samples().to_vec()
+        };
+        let quiet = 0.1 * (1.0 + 2.0 * DOWN_3);
+        assert!((mixed(0.1)[0] - quiet).abs() < 1e-6, "centre and surround 3 dB down, no low-frequency channel");
+        assert!(mixed(1.0).iter().all(|sample| (KNEE..=1.0).contains(&sample.abs()) || sample.abs() < KNEE));
+        assert!(mixed(1.0)[0] > KNEE);
+        let rising: Vec<f32> = (0..300).map(|n| rounded_off(n as f32 / 100.0)).collect();
+        assert!(rising.is_sorted() && rising.iter().all(|sample| *sample <= 1.0));
+    }
+
+    #[test]
+    fn stretching_by_a_sample_keeps_a_tone_on_its_course() {
+        // 1024 samples of a tone made 1025, with its neighbours as they are.
+        let tone = |at: f64| (2.0 * PI * 997.0 / 48_000.0 * at).sin() as f32 * 0.5;
+        let samples: Vec<f32> = (-128..1024 + 128).map(|n| tone(f64::from(n))).collect();
+        let around = Pcm { start: -128, channels: 1, samples };
+        for length in [1023, 1025] {
+            let stretched = around.stretched(1024, length).unwrap();
+            let wanted: Vec<f32> = (0..length).map(|n| tone(n as f64 * 1024.0 / length as f64)).collect();
+            assert!(error_db(stretched.samples(), &wanted) < -80.0);
+            assert_eq!(stretched.range(), 0..length);
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The element that scales pictures in I420: each plane through [`super::resize`], chroma kept where it lies.
+//! The element that scales pictures of 4:2:0, 8 or 10 bits a sample: each plane through [`super::resize`], chroma kept where it lies.
 //!
 //! Rate, colour and interlacing pass as they are; a picture of the right size passes without being touched.
 
@@ -31,14 +31,32 @@ mod imp {
     use gstreamer_base::subclass::BaseTransformMode;
 
     use super::*;
-    use crate::worker::resize::{Axis, Resizer};
+    use crate::worker::resize::{Axis, Eight, Resizer, Ten};
 
     #[derive(Default)]
     pub struct Scaler(Mutex<Option<Planes>>);
 
     struct Planes {
-        luma: Resizer,
-        chroma: Resizer,
+        luma: Plane,
+        chroma: Plane,
+    }
+
+    enum Plane {
+        Eight(Resizer<Eight>),
+        Ten(Resizer<Ten>),
+    }
+
+    impl Plane {
+        fn new(deep: bool, across: Axis, down: Axis) -> Self {
+            if deep { Self::Ten(Resizer::new(across, down)) } else { Self::Eight(Resizer::new(across, down)) }
+        }
+
+        fn resize(&mut self, source: &[u8], stride: usize, target: &mut [u8], target_stride: usize) -> bool {
+            match self {
+                Self::Eight(resizer) => resizer.resize(source, stride, target, target_stride),
+                Self::Ten(resizer) => resizer.resize(source, stride, target, target_stride),
+            }
+        }
     }
 
     impl Planes {
@@ -52,9 +70,10 @@ mod imp {
             let on_left = site.contains(gst_video::VideoChromaSite::H_COSITED);
             let on_top = site.contains(gst_video::VideoChromaSite::V_COSITED);
             let (width, height) = ((size(from.width()), size(to.width())), (size(from.height()), size(to.height())));
+            let deep = from.format() == gst_video::VideoFormat::I42010le;
             Self {
-                luma: Resizer::new(luma(width), luma(height)),
-                chroma: Resizer::new(chroma(width, on_left), chroma(height, on_top)),
+                luma: Plane::new(deep, luma(width), luma(height)),
+                chroma: Plane::new(deep, chroma(width, on_left), chroma(height, on_top)),
             }
         }
     }
@@ -92,7 +111,7 @@ mod imp {
         fn pad_templates() -> &'static [gst::PadTemplate] {
             static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
                 let caps = gst_video::VideoCapsBuilder::new()
-                    .format(gst_video::VideoFormat::I420)
+                    .format_list([gst_video::VideoFormat::I420, gst_video::VideoFormat::I42010le])
                     .field("interlace-mode", "progressive")
                     .build();
                 let template = |name, direction| {
@@ -155,13 +174,13 @@ mod imp {
             let mut planes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let planes = planes.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
             for n in 0..3 {
-                let resizer = if n == 0 { &mut planes.luma } else { &mut planes.chroma };
+                let plane = if n == 0 { &mut planes.luma } else { &mut planes.chroma };
                 let stride = |strides: &[i32]| strides.get(n as usize).and_then(|&stride| usize::try_from(stride).ok());
                 let from_stride = stride(from.plane_stride()).ok_or(gst::FlowError::Error)?;
                 let to_stride = stride(to.plane_stride()).ok_or(gst::FlowError::Error)?;
                 let source = from.plane_data(n).map_err(|_| gst::FlowError::Error)?;
                 let target = to.plane_data_mut(n).map_err(|_| gst::FlowError::Error)?;
-                if !resizer.resize(source, from_stride, target, to_stride) {
+                if !plane.resize(source, from_stride, target, to_stride) {
                     return Err(gst::FlowError::Error);
                 }
             }

@@ -17,6 +17,10 @@ use crate::media::{Audio, AudioCodec, Ticks, Timescale, codec};
 
 /// Decoded sound that one job may hold, bytes: over a minute of eight channels at 96 kHz.
 const MAX_DECODED: usize = 256 << 20;
+/// Samples by which a unit may be longer or shorter than what is decoded of it: the segmenter follows clocks by one at
+/// a time, which a decoder that doubles the rate makes two.
+const MAX_SLIP: i64 = 2;
+
 /// A job's units as sound.
 pub struct Decoded {
     /// Silent where nothing was decoded.
@@ -37,7 +41,7 @@ pub fn decode(
     needed: impl Fn(u32) -> Result<Range<i64>, Failure>,
 ) -> Result<Decoded, Failure> {
     let chunks = if job.units.is_empty() { Vec::new() } else { chunks(job, audio)? };
-    let (rate, positions) = match chunks.first() {
+    let (rate, mut positions) = match chunks.first() {
         Some(chunk) => (chunk.info.rate(), positions(&chunk.info)),
         None if job.units.is_empty() => (audio.sample_rate, pcm::usual_positions(usize::from(audio.channels.max(1)))),
         None => return Err(Failure::new(FailureCode::BadMedia, "no sound was decoded")),
@@ -45,26 +49,64 @@ pub fn decode(
     let timescale = Timescale::new(rate).ok_or_else(|| pipeline_failed("decoded sound without a rate"))?;
     let at = |pts: Ticks| pts.nearest(job.track.timescale, timescale).0;
     let window = at(job.window.start)..at(job.window.end);
+    let pieces = pieces(&chunks, rate, positions.len())?;
+    let start_of = |piece: &Piece| job.units.get(piece.unit).map(|unit| at(unit.pts));
     let mut pcm = Pcm::silence(needed(rate)?, positions.len());
     let (mut covered, mut next) = (0, window.start);
-    let (mut current, mut into_unit) = (0, 0);
-    for chunk in &chunks {
-        if chunk.info.rate() != rate || chunk.info.channels() as usize != positions.len() {
-            return Err(Failure::new(FailureCode::BadMedia, "the sound changes its format inside a segment"));
-        }
-        let Some(unit) = job.units.get(chunk.unit) else { continue };
-        into_unit = if chunk.unit == current { into_unit } else { 0 };
-        current = chunk.unit;
-        let start = at(unit.pts).saturating_add(into_unit);
-        pcm.place(start, &chunk.samples);
-        let length = (chunk.samples.len() / positions.len()) as i64;
-        let end = start.saturating_add(length).min(window.end);
+    for (index, piece) in pieces.iter().enumerate() {
+        let Some(start) = start_of(piece) else { continue };
+        let follows = pieces.get(index + 1).and_then(start_of);
+        let stretched = follows.and_then(|follows| stretched(&pieces, index, positions.len(), follows - start));
+        let samples = stretched.as_ref().map_or(&piece.samples[..], Pcm::samples);
+        pcm.place(start, samples);
+        let end = start.saturating_add((samples.len() / positions.len()) as i64).min(window.end);
         covered += end.saturating_sub(start.max(next)).max(0) as u64;
         next = next.max(end);
-        into_unit += length;
     }
     let expected = expected(job, audio, rate, &window, at);
+    // What may turn out to be stereo (parametric stereo that was not told) is decoded as stereo, and is mono after all.
+    if audio.codec == AudioCodec::Aac && audio.channels == 1 && positions.len() == 2 {
+        pcm = pcm.mix(&[vec![0.5, 0.5]]);
+        positions = pcm::usual_positions(1);
+    }
     Ok(Decoded { pcm, rate, positions, expected, covered })
+}
+
+/// All that was decoded of one unit.
+struct Piece {
+    unit: usize,
+    /// Interleaved.
+    samples: Vec<f32>,
+}
+
+fn pieces(chunks: &[Chunk], rate: u32, channels: usize) -> Result<Vec<Piece>, Failure> {
+    let mut pieces: Vec<Piece> = Vec::new();
+    for chunk in chunks {
+        if chunk.info.rate() != rate || chunk.info.channels() as usize != channels {
+            return Err(Failure::new(FailureCode::BadMedia, "the sound changes its format inside a segment"));
+        }
+        match pieces.last_mut().filter(|piece| piece.unit == chunk.unit) {
+            Some(piece) => piece.samples.extend_from_slice(&chunk.samples),
+            None => pieces.push(Piece { unit: chunk.unit, samples: chunk.samples.clone() }),
+        }
+    }
+    Ok(pieces)
+}
+
+/// The piece at `index` as `length` samples, where that is nearly what it has: its source's clock is being followed.
+fn stretched(pieces: &[Piece], index: usize, channels: usize, length: i64) -> Option<Pcm> {
+    let own = pieces.get(index)?.samples.len() / channels;
+    let slip = length.checked_sub(own as i64)?;
+    if slip == 0 || slip.abs() > MAX_SLIP {
+        return None;
+    }
+    let before = index.checked_sub(1).and_then(|before| pieces.get(before)).map_or(&[][..], |piece| &piece.samples);
+    let samples: Vec<f32> = pieces.get(index..)?.iter().take(2).flat_map(|piece| &piece.samples).copied().collect();
+    let (lead, tail) = ((before.len() / channels) as i64, (samples.len() / channels) as i64);
+    let mut around = Pcm::silence(-lead..tail, channels);
+    around.place(-lead, before);
+    around.place(0, &samples);
+    around.stretched(u32::try_from(own).ok()?, length)
 }
 
 /// What the decoder gave at once.

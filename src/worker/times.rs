@@ -6,7 +6,7 @@
 
 use gstreamer as gst;
 
-use crate::media::{AccessUnit, Ticks};
+use crate::media::Ticks;
 
 /// Where encoders that would otherwise give negative decode times put their first picture (x264enc, x265enc).
 const ENCODER_START: gst::ClockTime = gst::ClockTime::from_seconds(1000 * 3600);
@@ -20,8 +20,8 @@ pub struct Times {
 
 impl Times {
     /// `rate`: both parts at least 1.
-    pub fn new(units: &[AccessUnit], rate: (u32, u32)) -> Self {
-        let mut sorted: Vec<Ticks> = units.iter().map(|unit| unit.pts).collect();
+    pub fn new(times: impl Iterator<Item = Ticks>, rate: (u32, u32)) -> Self {
+        let mut sorted: Vec<Ticks> = times.collect();
         sorted.sort_unstable();
         sorted.dedup();
         Self { sorted, rate }
@@ -67,30 +67,13 @@ impl Times {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
-    use crate::media::{Sync, TrackId};
-
-    fn units(pts: &[i64]) -> Vec<AccessUnit> {
-        pts.iter()
-            .map(|&pts| AccessUnit {
-                track: TrackId(1),
-                pts: Ticks(pts),
-                dts: Ticks(pts),
-                duration: None,
-                sync: Sync::No,
-                offset: 0,
-                data: Bytes::new(),
-            })
-            .collect()
-    }
 
     #[test]
     fn every_time_comes_back_and_no_other_does() {
         for rate in [(30, 1), (30_000, 1001), (24_000, 1001), (60, 1), (1, 1), (7, 3), (1_000_000, 1)] {
             let pts: Vec<i64> = (0..500).map(|n| n * n - 1000).collect();
-            let times = Times::new(&units(&pts), rate);
+            let times = Times::new(pts.iter().copied().map(Ticks), rate);
             for &pts in &pts {
                 let time = times.of(Ticks(pts)).unwrap();
                 assert_eq!(times.find(time), Some(Ticks(pts)), "{rate:?}");
@@ -103,7 +86,7 @@ mod tests {
 
     #[test]
     fn times_are_given_in_presentation_order_without_repeats() {
-        let times = Times::new(&units(&[0, 4, 2, 2, 1, 3]), (25, 1));
+        let times = Times::new([0, 4, 2, 2, 1, 3].into_iter().map(Ticks), (25, 1));
         assert_eq!(times.ticks().len(), 5);
         assert_eq!(times.of(Ticks(3)), Some(gst::ClockTime::from_mseconds(120)));
         assert_eq!(times.of(Ticks(5)), None);

@@ -19,8 +19,8 @@ pub fn transcode(job: &Job, sink: Arc<dyn Sink>) -> Result<Stats, Failure> {
     let cpu_start = cpu_us();
     elements::init()?;
     let stats = match (&job.track.format, &job.work) {
-        (Format::Video(video), Work::Video { frame_rate, renditions }) => {
-            video::transcode(job, video, *frame_rate, renditions, &sink)
+        (Format::Video(video), Work::Video { frame_rate, renditions, schedules }) => {
+            video::transcode(job, video, *frame_rate, renditions, schedules, &sink)
         }
         (Format::Audio(audio), Work::Audio { renditions }) => audio::transcode(job, audio, renditions, &sink),
         _ => Err(Failure::new(FailureCode::UnsupportedCodec, "the work does not fit the track")),

@@ -68,13 +68,26 @@ pub async fn connect(to: SocketAddr) -> Socket {
 
 /// Streams `media` in chunks of at most `chunk` bytes and reads until the close.
 pub async fn stream(to: SocketAddr, start: Value, media: Vec<u8>, chunk: usize) -> Session {
+    stream_in_sizes(to, start, media, std::iter::repeat(chunk)).await
+}
+
+/// Streams `media` in chunks of these sizes, the last of them as long as what is left, and reads until the close.
+pub async fn stream_in_sizes(
+    to: SocketAddr,
+    start: Value,
+    media: Vec<u8>,
+    mut sizes: impl Iterator<Item = usize> + Send + 'static,
+) -> Session {
     let mut start = start;
     start["type"] = json!("start");
     let socket = connect(to).await;
     let (mut sink, mut stream) = socket.split();
     let sending = tokio::spawn(async move {
         sink.send(Message::text(start.to_string())).await?;
-        for piece in media.chunks(chunk) {
+        let mut rest = media.as_slice();
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(sizes.next().unwrap_or(rest.len()).clamp(1, rest.len()));
+            rest = after;
             let mut message = Vec::with_capacity(piece.len() + 1);
             message.push(0);
             message.extend_from_slice(piece);

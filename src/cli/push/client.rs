@@ -199,8 +199,8 @@ async fn receive(
                     ServerMessage::Done(end) => done = Some(end),
                     ServerMessage::Ready(_)
                     | ServerMessage::Pressure(_)
-                    | ServerMessage::Moved(_)
-                    | ServerMessage::Event(_) => {}
+                    | ServerMessage::Event(_)
+                    | ServerMessage::Moved(_) => {}
                 }
             }
             Message::Binary(message) => {

@@ -168,17 +168,22 @@ mod tests {
         let mut report = Report::default();
         for seq in 1..=count {
             report.receipt(&Receipt {
+                frames_dropped: BTreeMap::new(),
+                frames_repeated: BTreeMap::new(),
                 seq,
                 start_ms: 0,
                 duration_ms: 2000,
                 frames_in: 50,
                 frames_out: BTreeMap::from([("720p".to_owned(), 50)]),
                 audio_samples: BTreeMap::new(),
+                audio_lost: 0,
                 queued_ms: 0,
                 transcode_ms: 10,
                 latency_ms: seq,
                 cpu_ms: 0,
                 attempts: 1,
+                repaired: 0,
+                undecodable: 0,
                 outcome: if seq == failed { SegmentOutcome::Failed } else { SegmentOutcome::Ok },
                 degraded: vec![],
                 error: None,

@@ -7,7 +7,8 @@ use std::ops::Range;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use self::sequence::Sequence;
-use crate::media::{Chroma, Colour, Error, Video, VideoCodec};
+use super::hdr as codec_hdr;
+use crate::media::{Chroma, Colour, Error, Hdr, Mastering, Video, VideoCodec};
 
 /// Whether a temporal unit is a random access point: a sequence header and a shown key frame.
 pub fn is_key_frame(unit: &[u8]) -> bool {
@@ -51,9 +52,63 @@ pub fn video(unit: &[u8]) -> Result<Video, Error> {
         bit_depth: sequence.bit_depth,
         chroma: sequence.chroma,
         colour: sequence.colour,
+        hdr: Hdr::default(),
         interlaced: false,
         frame_rate: sequence.frame_rate,
     })
+}
+
+/// What the metadata OBUs of a temporal unit say of high dynamic range (5.8.3, 5.8.4).
+pub fn hdr(unit: &[u8]) -> Hdr {
+    let mut hdr = Hdr::default();
+    for obu in obus(unit).filter(|obu| obu.kind == OBU_METADATA) {
+        match *obu.payload {
+            [1, ref light @ ..] => hdr.light = codec_hdr::light(light).or(hdr.light),
+            [2, ref mastering @ ..] => hdr.mastering = mastering_of(mastering).or(hdr.mastering),
+            _ => {}
+        }
+    }
+    hdr
+}
+
+/// Red first; points in 1/65536, the brightest light in 1/256, the darkest in 1/16384.
+fn mastering_of(bytes: &[u8]) -> Option<Mastering> {
+    let raw = Mastering::from_bytes(bytes)?;
+    let point = |(x, y): (u16, u16)| (f64::from(x) / 65_536.0, f64::from(y) / 65_536.0);
+    let (brightest, darkest) = (f64::from(raw.brightest) / 256.0, f64::from(raw.darkest) / 16_384.0);
+    Mastering::from_fractions(raw.primaries.map(point), point(raw.white), brightest, darkest)
+}
+
+/// The temporal unit with another colour description in its sequence header, where it has one.
+pub fn with_colour(unit: &Bytes, colour: Colour) -> Result<Bytes, Error> {
+    if !obus(unit).any(|obu| obu.kind == OBU_SEQUENCE_HEADER) {
+        return Ok(unit.clone());
+    }
+    let mut made = BytesMut::with_capacity(unit.len() + 8);
+    let mut rest = &unit[..];
+    while let Some(obu) = Obu::parse(rest) {
+        let (whole, more) = rest.split_at(obu.length);
+        rest = more;
+        if obu.kind != OBU_SEQUENCE_HEADER {
+            made.put_slice(whole);
+            continue;
+        }
+        let payload = Sequence::parse(obu.payload)?.recoloured(obu.payload, colour)?;
+        const HAS_SIZE: u8 = 0x02;
+        made.put_u8(OBU_SEQUENCE_HEADER << 3 | HAS_SIZE);
+        put_leb128(&mut made, payload.len());
+        made.put_slice(&payload);
+    }
+    made.put_slice(rest);
+    Ok(made.freeze())
+}
+
+fn put_leb128(out: &mut BytesMut, mut value: usize) {
+    while value > 0x7f {
+        out.put_u8(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.put_u8(value as u8);
 }
 
 /// The unit as MP4 and Matroska hold it: without temporal delimiters, tile lists and padding.

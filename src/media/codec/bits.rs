@@ -24,6 +24,11 @@ impl<'a> Bits<'a> {
         self.data.len().saturating_mul(8).saturating_sub(self.position)
     }
 
+    /// Bits that have been read.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
     pub fn skip(&mut self, count: usize) -> Result<(), Error> {
         if count > self.remaining() {
             return Err(Error::bad("the set-up bytes end too early"));

@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::annexb;
 use super::bits::{Bits, unescape};
 use super::vui::{Vui, frame_rate};
-use crate::media::{Chroma, Error, Sync, Video, VideoCodec};
+use crate::media::{Chroma, Error, Hdr, Sync, Video, VideoCodec};
 
 /// What a decoder needs before the first slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +87,7 @@ impl ParameterSets {
             bit_depth: sps.bit_depth,
             chroma: chroma(sps.chroma_format_idc),
             colour: sps.vui.colour,
+            hdr: Hdr::default(),
             interlaced: sps.interlaced,
             frame_rate: rate,
         })
@@ -131,6 +132,14 @@ const NAL_PPS: u8 = 8;
 /// nal_unit_type (ISO/IEC 14496-10 table 7-1); None for an empty unit.
 pub fn nal_type(nal: &[u8]) -> Option<u8> {
     nal.first().map(|header| header & 0x1f)
+}
+
+/// seq_parameter_set_id; None where the SPS ends before it.
+pub(super) fn sps_id(nal: &[u8]) -> Option<u32> {
+    let plain = unescape(nal.get(..SLICE_HEADER_START.min(nal.len()))?);
+    let mut bits = Bits::new(&plain);
+    bits.skip(32).ok()?;
+    bits.unsigned_up_to(31, "seq_parameter_set_id").ok()
 }
 
 /// The size of NAL lengths from the byte of avcC or hvcC that holds lengthSizeMinusOne in its last two bits.

@@ -10,7 +10,7 @@ use self::sps::Sps;
 use super::annexb;
 use super::h264::{MOST_NALS, add_set, chroma, nal_length_size, put_sets, take_nal};
 use super::vui::frame_rate;
-use crate::media::{Error, Sync, Video, VideoCodec};
+use crate::media::{Error, Hdr, Sync, Video, VideoCodec};
 
 /// What a decoder needs before the first slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +100,7 @@ impl ParameterSets {
             bit_depth: sps.bit_depth,
             chroma: chroma(sps.chroma_format_idc),
             colour: sps.vui.colour,
+            hdr: Hdr::default(),
             interlaced: sps.vui.field_seq || sps.interlaced_source,
             frame_rate: rate,
         })
@@ -120,6 +121,11 @@ pub fn sync(unit: &[u8]) -> Sync {
         Some(CRA) => Sync::OpenGop,
         _ => Sync::No,
     }
+}
+
+/// sps_seq_parameter_set_id; None where the SPS ends before it.
+pub(super) fn sps_id(nal: &[u8]) -> Option<u32> {
+    sps::id(nal)
 }
 
 /// nal_unit_type (ISO/IEC 23008-2 table 7-1); None for a unit that is short or of another layer than the base.

@@ -3,7 +3,7 @@
 use super::annexb::{start_coded, trim_zeros};
 use super::bits::Bits;
 use super::vui::{frame_rate, greatest_common_divisor};
-use crate::media::{Chroma, Colour, Error, Sync, Video, VideoCodec};
+use crate::media::{Chroma, Colour, Error, Hdr, Sync, Video, VideoCodec};
 
 /// From the sequence header and its extensions, start codes included (more may follow).
 pub fn video(headers: &[u8]) -> Result<Video, Error> {
@@ -49,6 +49,7 @@ pub fn video(headers: &[u8]) -> Result<Video, Error> {
         bit_depth: 8,
         chroma: extension.chroma,
         colour,
+        hdr: Hdr::default(),
         interlaced: !extension.progressive,
         frame_rate: rate,
     })

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::media::{Chroma, Colour, Error, Video, VideoCodec};
+use crate::media::{Chroma, Colour, Error, Hdr, Video, VideoCodec};
 
 /// Whether a frame is a key frame (RFC 6386 9.1).
 pub fn is_key_frame(frame: &[u8]) -> bool {
@@ -26,6 +26,7 @@ pub fn video(key_frame: &[u8]) -> Result<Video, Error> {
         bit_depth: 8,
         chroma: Chroma::C420,
         colour: Colour::default(),
+        hdr: Hdr::default(),
         interlaced: false,
         frame_rate: None,
     })

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::bits::Bits;
-use crate::media::{Chroma, Colour, Error, Video, VideoCodec};
+use crate::media::{Chroma, Colour, Error, Hdr, Video, VideoCodec};
 
 /// Whether a frame or superframe starts with a key frame. The frames of a superframe come before its index, so both
 /// are looked at alike.
@@ -16,6 +16,44 @@ pub fn video(key_frame: &[u8]) -> Result<Video, Error> {
     let frame = KeyFrame::parse(key_frame)?;
     let level = level(frame.width, frame.height);
     Ok(video_of(&frame, level))
+}
+
+/// The unit with its colour space said, where it is a key frame of 4:2:0 that leaves it open and there is a word for it
+/// (bitstream specification 7.2.2).
+pub fn with_color_space(unit: &Bytes, colour: Colour) -> Bytes {
+    let color_space = match colour.matrix {
+        1 => 2,
+        5 | 6 => 1,
+        7 => 4,
+        9 => 5,
+        _ => return unit.clone(),
+    };
+    let open = |frame: &KeyFrame| frame.profile & 1 == 0 && frame.colour.matrix == 2;
+    let Some(frame) = KeyFrame::parse(unit).ok().filter(open) else { return unit.clone() };
+    // After the marker, the profile, four flags and the sync code; profile 2 tells its depth first.
+    let at = if frame.profile == 2 { 33 } else { 32 };
+    let mut bytes = unit.to_vec();
+    for n in 0..3 {
+        let (mask, bit) = (0x80 >> ((at + n) % 8), color_space >> (2 - n) & 1 == 1);
+        if let Some(byte) = bytes.get_mut((at + n) / 8) {
+            *byte = if bit { *byte | mask } else { *byte & !mask };
+        }
+    }
+    bytes.into()
+}
+
+/// With the code points that the bitstream left open filled in, in vpcC and the codec string too.
+pub fn with_colour(video: &Video, colour: Colour) -> Video {
+    let filled = |told: u8, given: u8| if told == 2 { given } else { told };
+    let colour = Colour {
+        primaries: filled(video.colour.primaries, colour.primaries),
+        transfer: filled(video.colour.transfer, colour.transfer),
+        matrix: filled(video.colour.matrix, colour.matrix),
+        full_range: video.colour.full_range,
+    };
+    let [_, _, _, _, profile, level, ..] = video.config[..] else { return video.clone() };
+    let (bit_depth, chroma) = (video.bit_depth, video.chroma);
+    video_of(&KeyFrame { profile, bit_depth, chroma, colour, width: video.width, height: video.height }, level)
 }
 
 /// From a vpcC payload (with version and flags) and the size that the sample entry tells.
@@ -165,6 +203,7 @@ fn video_of(frame: &KeyFrame, level: u8) -> Video {
         bit_depth: frame.bit_depth,
         chroma: frame.chroma,
         colour: frame.colour,
+        hdr: Hdr::default(),
         interlaced: false,
         frame_rate: None,
     }
@@ -194,6 +233,32 @@ mod tests {
             assert_eq!(video.codec_string, codec_string);
             assert_eq!(video.chroma, chroma);
             assert_eq!(video_from_vpcc(&video.config, size.0, size.1), Ok(video), "{frame}");
+        }
+    }
+
+    #[test]
+    fn what_the_bitstream_left_open_is_filled_in_everywhere() {
+        let pq = Colour { primaries: 9, transfer: 16, matrix: 9, full_range: true };
+        let open = with_colour(&video(&hex("92498342000af808fb03")).unwrap(), pq);
+        assert_eq!(open.codec_string, "vp09.02.21.10.01.09.16.09.00", "the range is never open");
+        assert_eq!(video_from_vpcc(&open.config, 352, 288), Ok(open));
+        let rgb = video(&hex("a2498342e015f011f606")).unwrap();
+        assert_eq!(with_colour(&rgb, pq), rgb);
+    }
+
+    #[test]
+    fn a_color_space_is_said_where_it_was_open() {
+        let colour = |matrix| Colour { primaries: 9, transfer: 16, matrix, full_range: false };
+        let cases = [("824983420028102816", 9), ("92498342000af808fb03", 9), ("824983420028102816", 6)];
+        for (frame, matrix) in cases {
+            let (before, made) = (hex(frame), with_color_space(&hex(frame).into(), colour(matrix)));
+            assert_eq!(video(&made).unwrap().colour.matrix, matrix, "{frame}");
+            let (before, after) = (video(&before).unwrap(), video(&made).unwrap());
+            assert_eq!((before.width, before.height, before.bit_depth), (after.width, after.height, after.bit_depth));
+        }
+        // 4:4:4, no key frame.
+        for left in ["a24983420002be023ec0", "864983420028102816"] {
+            assert_eq!(with_color_space(&hex(left).into(), colour(9))[..], hex(left)[..], "{left}");
         }
     }
 

@@ -31,7 +31,7 @@ fn segment(clip: &Clip, spec: &AudioSpec, from: i64, to: i64) -> Job {
     let inside = |n: &usize| window.contains(clip.units[*n].pts);
     let first = (0..clip.units.len()).find(inside).unwrap();
     let last = (0..clip.units.len()).rfind(inside).unwrap();
-    let units = first.saturating_sub(8)..(last + 3).min(clip.units.len());
+    let units = first.saturating_sub(35)..(last + 3).min(clip.units.len());
     clip.job_of(units, window, Work::Audio { renditions: vec![spec] })
 }
 
@@ -219,6 +219,44 @@ fn a_gap_in_the_units_is_silent_and_what_follows_keeps_its_place() {
     let holed = decoded(&clip, 2);
     assert!(holed[2 * 40 * 1024..2 * 58 * 1024].iter().all(|sample| *sample == 0.0));
     assert!(snr(&whole, &holed, 61 * 1024..90_000, 0) > 60.0);
+}
+
+/// More of them in a row than GStreamer's elements put up with by default in some versions.
+#[test]
+fn damaged_units_are_silence_and_are_counted() {
+    let mut clip = source_continuous_and_clip(48_000).2;
+    let whole = decoded(&clip, 2);
+    for unit in &mut clip.units[30..50] {
+        unit.data = Bytes::from(vec![0xff; 40]);
+    }
+    let holed = decoded(&clip, 2);
+    assert!(holed[2 * 32 * 1024..2 * 48 * 1024].iter().all(|sample| *sample == 0.0));
+    assert!(snr(&whole, &holed, 2_000..28 * 1024, 0) > 60.0);
+    assert!(snr(&whole, &holed, 53 * 1024..90_000, 0) > 60.0);
+    let (encoded, stats) = run_job(&segment(&clip, &spec(AudioCodec::Aac, 48_000), 0, 2)).unwrap();
+    assert_eq!(encoded[0].samples.len(), 94);
+    assert_eq!(stats.units_in - stats.decoded, 20 * 1024);
+}
+
+/// The segmenter follows a source whose clock is off by moving units a sample; there must be no hole and no step.
+#[test]
+fn a_unit_moved_by_a_sample_leaves_no_hole() {
+    let mut clip = source_continuous_and_clip(48_000).2;
+    let whole = decoded(&clip, 2);
+    clip.units[50..].iter_mut().for_each(|unit| unit.pts.0 += 1);
+    let moved = decoded(&clip, 2);
+    let seam = 48 * 1024..50 * 1024;
+    assert!(snr(&whole, &moved, 2_000..48 * 1024, 0) > 60.0);
+    assert!(snr(&whole, &moved, 50 * 1024 + 1..90_000, 1) > 60.0);
+    let steps = |sound: &[f32], range: std::ops::Range<usize>| {
+        range.map(|n| (sound[2 * n + 2] - sound[2 * n]).abs()).fold(0.0, f32::max)
+    };
+    let (before, after) = (steps(&whole, seam.clone()), steps(&moved, seam));
+    assert!(after < 1.1 * before, "a step of {after} where there was none over {before}");
+    for clip in [&clip, &source_continuous_and_clip(48_000).2] {
+        let (_, stats) = run_job(&segment(clip, &spec(AudioCodec::Aac, 48_000), 0, 2)).unwrap();
+        assert_eq!(stats.units_in, stats.decoded);
+    }
 }
 
 #[test]

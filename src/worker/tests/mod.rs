@@ -1,6 +1,7 @@
 //! Whole jobs, on media made by ffmpeg as the tests run and read back by ffmpeg.
 
 mod audio;
+mod pictures;
 mod scaler;
 mod support;
 mod video;

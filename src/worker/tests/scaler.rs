@@ -5,7 +5,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 
-use crate::worker::resize::{Axis, Resizer};
+use crate::worker::resize::{Axis, Eight, Resizer, Ten};
 use crate::worker::{elements, scaler};
 
 /// Of a size and another size.
@@ -52,9 +52,23 @@ fn filtered(line: &[f64], to: usize) -> Vec<f64> {
             sum += weight * line[at.clamp(0, line.len() as i64 - 1) as usize];
             weights += weight;
         }
-        (sum / weights).clamp(0.0, 255.0)
+        sum / weights
     };
     (0..to).map(made).collect()
+}
+
+/// Held against what the filter says: how far `made` may be from it, and what is the most that a sample can be.
+fn check_plane(((across, down), (most, tolerance)): ((Change, Change), (f64, f64)), source: &[f64], made: &[f64]) {
+    let clamped = |line: Vec<f64>| line.into_iter().map(|value| value.clamp(0.0, most)).collect::<Vec<_>>();
+    let column = |x: usize| -> Vec<f64> { (0..down.0).map(|y| source[y * across.0 + x]).collect() };
+    let columns: Vec<_> = (0..across.0).map(|x| clamped(filtered(&column(x), down.1))).collect();
+    for y in 0..down.1 {
+        let line: Vec<_> = columns.iter().map(|column| column[y]).collect();
+        for (x, wanted) in clamped(filtered(&line, across.1)).into_iter().enumerate() {
+            let made = made[y * across.1 + x];
+            assert!((made - wanted).abs() < tolerance, "{across:?} {down:?}: {made} for {wanted} at {x}, {y}");
+        }
+    }
 }
 
 #[test]
@@ -62,15 +76,38 @@ fn a_plane_is_what_the_filter_says() {
     for (across, down) in CHANGES {
         let source = noise(across.0 * down.0);
         let mut target = vec![0; across.1 * down.1];
-        assert!(Resizer::new(axis(across), axis(down)).resize(&source, across.0, &mut target, across.1));
-        let column = |x: usize| -> Vec<f64> { (0..down.0).map(|y| f64::from(source[y * across.0 + x])).collect() };
-        let columns: Vec<_> = (0..across.0).map(|x| filtered(&column(x), down.1)).collect();
-        for y in 0..down.1 {
-            let line: Vec<_> = columns.iter().map(|column| column[y]).collect();
-            for (x, wanted) in filtered(&line, across.1).into_iter().enumerate() {
-                let made = f64::from(target[y * across.1 + x]);
-                assert!((made - wanted).abs() < 1.7, "{across:?} {down:?}: {made} for {wanted} at {x}, {y}");
-            }
+        assert!(Resizer::<Eight>::new(axis(across), axis(down)).resize(&source, across.0, &mut target, across.1));
+        let numbers = |bytes: &[u8]| bytes.iter().copied().map(f64::from).collect::<Vec<_>>();
+        check_plane(((across, down), (255.0, 1.7)), &numbers(&source), &numbers(&target));
+    }
+}
+
+#[test]
+fn a_plane_of_ten_bits_is_what_the_filter_says() {
+    for (across, down) in CHANGES {
+        let samples: Vec<u16> =
+            noise(2 * across.0 * down.0).chunks(2).map(|n| u16::from(n[0]) << 2 | u16::from(n[1] >> 6)).collect();
+        let source: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+        let mut target = vec![0; 2 * across.1 * down.1];
+        let mut resizer = Resizer::<Ten>::new(axis(across), axis(down));
+        assert!(resizer.resize(&source, 2 * across.0, &mut target, 2 * across.1));
+        assert!(!resizer.resize(&source[1..], 2 * across.0, &mut target, 2 * across.1));
+        let made: Vec<f64> = target.chunks(2).map(|n| f64::from(u16::from_le_bytes([n[0], n[1]]))).collect();
+        let source: Vec<f64> = samples.into_iter().map(f64::from).collect();
+        check_plane(((across, down), (1023.0, 2.2)), &source, &made);
+    }
+}
+
+#[test]
+fn a_flat_plane_of_ten_bits_stays_within_a_step() {
+    for (across, down) in CHANGES {
+        for level in [0u16, 1, 64, 512, 940, 1023] {
+            let plane = |size: usize| level.to_le_bytes().repeat(size);
+            let mut target = vec![0; 2 * across.1 * down.1];
+            let mut resizer = Resizer::<Ten>::new(axis(across), axis(down));
+            assert!(resizer.resize(&plane(across.0 * down.0), 2 * across.0, &mut target, 2 * across.1));
+            let off = target.chunks(2).map(|n| u16::from_le_bytes([n[0], n[1]]).abs_diff(level)).max();
+            assert!(off <= Some(1), "{across:?} {down:?} {level}: off by {off:?}");
         }
     }
 }
@@ -81,7 +118,7 @@ fn a_flat_plane_stays_as_it_is() {
         for level in [0, 1, 16, 100, 128, 235, 255] {
             let mut target = vec![77; across.1 * down.1];
             let source = vec![level; across.0 * down.0];
-            assert!(Resizer::new(axis(across), axis(down)).resize(&source, across.0, &mut target, across.1));
+            assert!(Resizer::<Eight>::new(axis(across), axis(down)).resize(&source, across.0, &mut target, across.1));
             assert!(target.iter().all(|&byte| byte == level), "{across:?} {down:?} {level}");
         }
     }
@@ -93,7 +130,7 @@ fn what_lies_between_lines_is_neither_read_nor_written() {
     let tight = noise(across.0 * down.0);
     let (stride, target_stride) = (across.0 + 23, across.1 + 9);
     let padded: Vec<u8> = tight.chunks(across.0).flat_map(|line| [line, &[255; 23]].concat()).collect();
-    let mut resizer = Resizer::new(axis(across), axis(down));
+    let mut resizer = Resizer::<Eight>::new(axis(across), axis(down));
     let (mut from_tight, mut from_padded) = (vec![0; across.1 * down.1], vec![77; target_stride * down.1]);
     assert!(resizer.resize(&tight, across.0, &mut from_tight, across.1));
     assert!(resizer.resize(&padded, stride, &mut from_padded, target_stride));

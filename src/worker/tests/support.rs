@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use crate::job::{Encoded, EncodedSample, Failure, Job, Stats, Work};
 use crate::media::{
-    AccessUnit, Audio, AudioCodec, Chroma, Colour, Format, Sync, Ticks, Timescale, Track, TrackId, Video, VideoCodec,
-    Window,
+    AccessUnit, Audio, AudioCodec, Chroma, Colour, Format, Hdr, Sync, Ticks, Timescale, Track, TrackId, Video,
+    VideoCodec, Window,
 };
 use crate::worker::sink::Sink;
 use crate::worker::transcode::transcode;
@@ -71,6 +71,7 @@ pub fn video_clip(codec: VideoCodec, input: &str, output: &str) -> Clip {
         bit_depth: 8,
         chroma: Chroma::C420,
         colour: Colour::default(),
+        hdr: Hdr::default(),
         interlaced: false,
         frame_rate: None,
     };

@@ -1,18 +1,28 @@
 //! Video jobs.
 
 use super::support::{Clip, ffmpeg, run_job, scratch, video_clip};
-use crate::job::{Encoded, FailureCode, Job, Preset, VideoSpec, Work};
+use crate::job::{Deinterlace, Encoded, FailureCode, Job, Preset, VideoSpec, Work};
 use crate::media::codec::{annexb, h264};
 use crate::media::{Colour, Format, Sync, Ticks, VideoCodec, Window};
 
 const SOURCE: &str = "-f lavfi -i testsrc2=size=320x180:rate=25";
 
 fn spec(codec: VideoCodec, width: u32, height: u32) -> VideoSpec {
-    VideoSpec { codec, width, height, crf: 24, max_kbps: Some(800), preset: Preset::Veryfast }
+    VideoSpec {
+        codec,
+        width,
+        height,
+        crf: 24,
+        max_kbps: Some(800),
+        preset: Preset::Veryfast,
+        depth: 8,
+        deinterlace: Deinterlace::Frame,
+        fps: None,
+    }
 }
 
 fn work(renditions: &[VideoSpec]) -> Work {
-    Work::Video { frame_rate: (25, 1), renditions: renditions.to_vec() }
+    Work::Video { frame_rate: (25, 1), renditions: renditions.to_vec(), schedules: Vec::new() }
 }
 
 fn h264_clip(seconds: f32) -> Clip {
@@ -259,14 +269,14 @@ fn shape_and_colour_are_carried_to_every_rung() {
     let mut clip = h264_clip(0.4);
     if let Format::Video(video) = &mut clip.track.format {
         video.sample_aspect = (4, 3);
-        video.colour = Colour { primaries: 9, transfer: 16, matrix: 9, full_range: false };
+        video.colour = Colour { primaries: 9, transfer: 14, matrix: 9, full_range: true };
     }
     let job = clip.job(work(&[spec(VideoCodec::H264, 320, 180), spec(VideoCodec::H264, 160, 180)]));
     let (encoded, _) = run_job(&job).unwrap();
     for (rendition, aspect) in encoded.iter().zip([(4, 3), (8, 3)]) {
         let video = h264::ParameterSets::from_avcc(&rendition.config).unwrap().0.video().unwrap();
         assert_eq!(video.sample_aspect, aspect);
-        assert_eq!(video.colour, Colour { primaries: 9, transfer: 16, matrix: 9, full_range: false });
+        assert_eq!(video.colour, Colour { primaries: 9, transfer: 14, matrix: 9, full_range: true });
         assert_eq!(video.frame_rate, Some((25, 1)));
     }
 }

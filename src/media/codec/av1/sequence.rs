@@ -18,6 +18,8 @@ pub struct Sequence {
     pub subsampling: (bool, bool),
     pub chroma_sample_position: u8,
     pub colour: Colour,
+    /// Bits before color_config.
+    colour_at: usize,
 }
 
 impl Sequence {
@@ -43,6 +45,7 @@ impl Sequence {
             skip_tools(bits)?;
         }
         bits.skip(3)?; // enable_superres, enable_cdef, enable_restoration
+        let colour_at = bits.position();
         let color = ColorConfig::parse(bits, profile)?;
         Ok(Self {
             profile,
@@ -56,7 +59,42 @@ impl Sequence {
             subsampling: color.subsampling,
             chroma_sample_position: color.chroma_sample_position,
             colour: color.colour,
+            colour_at,
         })
+    }
+
+    /// The header with another colour description. Of 4:2:0 and with a matrix of its own: others are left as they are.
+    pub fn recoloured(&self, header: &[u8], colour: Colour) -> Result<Vec<u8>, Error> {
+        if self.chroma != Chroma::C420 || colour.matrix == 0 {
+            return Ok(header.to_vec());
+        }
+        let mut bits = Bits::new(header);
+        let deep = if self.profile == 2 && self.bit_depth > 8 { 1 } else { 0 };
+        // high_bitdepth, twelve_bit, mono_chrome.
+        bits.skip(self.colour_at + 1 + deep + usize::from(self.profile != 1))?;
+        let before = bits.position();
+        if bits.flag()? {
+            bits.skip(24)?;
+        }
+        bits.skip(1)?; // color_range
+        let after = bits.position();
+        let bit = |n: usize| header.get(n / 8).is_some_and(|byte| byte >> (7 - n % 8) & 1 == 1);
+        // What follows the trailing one bit is padding (5.3.4).
+        let end = (after..8 * header.len()).rfind(|&n| bit(n)).ok_or_else(|| Error::bad("no AV1 trailing bit"))?;
+        let points = [colour.primaries, colour.transfer, colour.matrix];
+        let points = points.into_iter().flat_map(|point| (0..8).map(move |n| point >> (7 - n) & 1 == 1));
+        let described = std::iter::once(true).chain(points).chain([colour.full_range]);
+        let made = (0..before).map(bit).chain(described).chain((after..=end).map(bit));
+        let mut bytes = Vec::with_capacity(header.len() + 4);
+        for (n, bit) in made.enumerate() {
+            if n % 8 == 0 {
+                bytes.push(0);
+            }
+            if let Some(last) = bytes.last_mut() {
+                *last |= u8::from(bit) << (7 - n % 8);
+            }
+        }
+        Ok(bytes)
     }
 }
 

@@ -138,3 +138,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_colour_description_is_written_into_a_sequence_header_and_nothing_else_is_changed() {
+    let mut read = 0;
+    for unit in [MAIN_720, TEN_BIT, GREY].map(hex) {
+        let before = video(&unit).unwrap();
+        let colour = Colour { primaries: 9, transfer: 16, matrix: 9, full_range: !before.colour.full_range };
+        let made = with_colour(&Bytes::from(unit.clone()), colour).unwrap();
+        let after = video(&made).unwrap();
+        if before.chroma != Chroma::C420 {
+            assert_eq!(after, before);
+            continue;
+        }
+        read += 1;
+        assert_eq!(after.colour, colour);
+        let again = with_colour(&made, before.colour).unwrap();
+        let again = video(&again).unwrap();
+        assert_eq!(Video { config: before.config.clone(), ..again }, before);
+        let rest =
+            |unit: &[u8]| obus(unit).filter(|obu| obu.kind != 1).map(|obu| obu.payload.to_vec()).collect::<Vec<_>>();
+        assert_eq!(rest(&made), rest(&unit));
+    }
+    assert!(read > 0);
+}

@@ -89,6 +89,17 @@ impl Sps {
     }
 }
 
+/// sps_seq_parameter_set_id; None where the SPS ends before it.
+pub fn id(nal: &[u8]) -> Option<u32> {
+    let plain = unescape(nal.get(2..)?);
+    let mut bits = Bits::new(&plain);
+    bits.skip(4).ok()?;
+    let sub_layers_minus1 = bits.byte::<3>().ok().filter(|&n| n <= 6)?;
+    bits.skip(1 + 96).ok()?; // temporal nesting; the general part of profile_tier_level
+    skip_sub_layer_levels(&mut bits, sub_layers_minus1).ok()?;
+    bits.unsigned_up_to(15, "sps_seq_parameter_set_id").ok()
+}
+
 /// The sub-layers' part of profile_tier_level (7.3.3).
 fn skip_sub_layer_levels(bits: &mut Bits<'_>, sub_layers_minus1: u8) -> Result<(), Error> {
     if sub_layers_minus1 == 0 {

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 use super::boxes::{self, FourCc, Reader};
-use crate::media::codec::{aac, ac3, av1, h264, h265, mp3, mpeg2, opus, vp8, vp9};
-use crate::media::{AudioCodec, Colour, Error, Format, Video, VideoCodec};
+use crate::media::codec::sets::InForce;
+use crate::media::codec::{aac, ac3, av1, h264, h265, hdr, mp3, mpeg2, opus, vp8, vp9};
+use crate::media::{AudioCodec, Colour, Error, Format, Hdr, Mastering, Video, VideoCodec};
 
 /// One sample entry.
 #[derive(Debug, Clone)]
@@ -12,8 +13,6 @@ pub struct Description {
     pub setup: Setup,
     /// Bytes of the NAL unit lengths of H.264 and H.265; 4 for all else.
     pub nal_length: usize,
-    /// Whether parameter sets in the samples may differ from those in the entry (avc3, hev1).
-    pub in_band: bool,
     look: Look,
 }
 
@@ -41,6 +40,7 @@ struct Look {
     rotation: u16,
     aspect: Option<(u32, u32)>,
     colour: Option<Colour>,
+    hdr: Hdr,
 }
 
 impl Description {
@@ -58,12 +58,21 @@ impl Description {
         }
     }
 
-    /// The format that a unit tells; None where it doesn't.
+    /// The parameter sets of the entry, where it is one of H.264 or H.265.
+    pub fn sets(&self) -> Option<InForce> {
+        let codec = self.video_codec().filter(|codec| matches!(codec, VideoCodec::H264 | VideoCodec::H265))?;
+        let known = match &self.setup {
+            Setup::Known(Format::Video(video)) => InForce::of(codec, &video.config).ok(),
+            _ => None,
+        };
+        Some(known.unwrap_or_else(|| InForce::new(codec)))
+    }
+
+    /// The format that a unit tells, other than by parameter sets; None where it doesn't.
     pub fn derive(&self, unit: &[u8]) -> Option<Format> {
         let Setup::InBand { coding, .. } = self.setup else { return None };
         let video = match coding {
-            Coding::Video(VideoCodec::H264) => super::unit::h264_sets(unit)?.video(),
-            Coding::Video(VideoCodec::H265) => super::unit::h265_sets(unit)?.video(),
+            Coding::Video(VideoCodec::H264 | VideoCodec::H265) => return None,
             Coding::Video(VideoCodec::Vp8) => vp8::is_key_frame(unit).then(|| vp8::video(unit))?,
             Coding::Video(VideoCodec::Vp9) => vp9::is_key_frame(unit).then(|| vp9::video(unit))?,
             Coding::Video(VideoCodec::Av1) => av1::is_key_frame(unit).then(|| av1::video(unit))?,
@@ -91,6 +100,7 @@ impl Description {
         if let (Some(aspect), (1, 1)) = (self.look.aspect, video.sample_aspect) {
             video.sample_aspect = aspect;
         }
+        video.hdr = self.look.hdr;
         if let Some(colour) = self.look.colour {
             let silent = Colour::default();
             let told = video.colour;
@@ -133,8 +143,8 @@ fn other(kind: &str, codec: FourCc) -> Description {
 }
 
 fn known(format: Format) -> Description {
-    let look = Look { rotation: 0, aspect: None, colour: None };
-    Description { setup: Setup::Known(format), nal_length: 4, in_band: false, look }
+    let look = Look { rotation: 0, aspect: None, colour: None, hdr: Hdr::default() };
+    Description { setup: Setup::Known(format), nal_length: 4, look }
 }
 
 /// Bytes of a VisualSampleEntry before its boxes (12.1.3).
@@ -161,13 +171,13 @@ fn video_entry(kind: FourCc, entry: &Bytes, rotation: u16) -> Result<Description
         rotation,
         aspect: boxes::child(&children, *b"pasp").and_then(|pasp| aspect(&pasp)),
         colour: boxes::child(&children, *b"colr").and_then(|colr| colour(&colr)),
+        hdr: Hdr {
+            mastering: boxes::child(&children, *b"mdcv").and_then(|mdcv| Mastering::from_bytes(&mdcv)),
+            light: boxes::child(&children, *b"clli").and_then(|clli| hdr::light(&clli)),
+        },
     };
-    let mut description = Description {
-        setup: Setup::InBand { entry: kind, coding: Coding::Video(codec) },
-        nal_length: 4,
-        in_band: matches!(&kind, b"avc3" | b"hev1"),
-        look,
-    };
+    let mut description =
+        Description { setup: Setup::InBand { entry: kind, coding: Coding::Video(codec) }, nal_length: 4, look };
     let told = match codec {
         VideoCodec::H264 => {
             let avcc = boxes::child(&children, *b"avcC").ok_or_else(|| Error::bad("avc1 without avcC"))?;

@@ -93,7 +93,6 @@ impl Event {
             duration: (duration != UNKNOWN).then_some(Ticks(duration.into())),
             emsg: Some(Emsg { scheme, value, id }),
             offset,
-            complete: offset,
             // A copy, so that what waits does not hold on to a larger piece.
             data: Bytes::copy_from_slice(rest),
         };
@@ -122,7 +121,7 @@ pub fn earliest(movie: &Movie, before: &[usize]) -> Option<(Ticks, Timescale)> {
     let added = |index: usize| {
         let track = movie.tracks.get(index)?;
         let first = track.runs.iter().skip(*before.get(index)?).filter_map(|run| run.earliest()).min()?;
-        Some((Ticks(first) + Ticks(track.shift), track.track.timescale))
+        Some((Ticks(first) + Ticks(track.edits.shift), track.track.timescale))
     };
     let is_video =
         |index: &usize| movie.tracks.get(*index).is_some_and(|track| matches!(track.track.format, Format::Video(_)));

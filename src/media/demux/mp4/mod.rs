@@ -7,6 +7,7 @@
 
 mod boxes;
 mod description;
+mod edits;
 mod event;
 mod fragment;
 mod input;

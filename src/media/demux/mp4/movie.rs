@@ -6,10 +6,17 @@ use bytes::Bytes;
 
 use super::boxes::{self, FourCc, Reader};
 use super::description::{self, Description, Setup};
+use super::edits::Edits;
 use super::fragment::{Defaults, Run};
 use super::sample_table::{Cursor, Layout, Sample, SampleTable};
+use crate::media::codec::sets::InForce;
 use crate::media::demux::Limits;
-use crate::media::{Error, Format, Ticks, Timescale, Track, TrackId};
+use crate::media::{Error, Format, Timescale, Track, TrackId};
+
+/// Samples before the start of the presentation that are looked at for one to begin with.
+const LOOKED_AT: usize = 1 << 20;
+/// Most pictures that one is decoded ahead of its presentation.
+const REORDERED: usize = 32;
 
 /// What a moov says, and how far its samples have been read.
 #[derive(Debug)]
@@ -31,8 +38,11 @@ pub struct TrackState {
     pub descriptions: Vec<Description>,
     /// Index into the sample descriptions, from 1, of what `track` tells.
     pub in_force: u32,
-    /// Added to DTS and PTS: the edit list.
-    pub shift: i64,
+    /// The parameter sets in force, for H.264 and H.265.
+    pub sets: Option<InForce>,
+    pub edits: Edits,
+    /// Samples of the table before this one, from 0, are of no use: they are not presented, nor needed for others.
+    needed_from: u32,
     pub defaults: Defaults,
     table: SampleTable,
     cursor: Cursor,
@@ -125,7 +135,7 @@ impl Movie {
         let mut first: Option<(usize, Sample, i128, i128)> = None;
         for (i, track) in self.tracks.iter_mut().enumerate() {
             let Some(sample) = track.peek()? else { continue };
-            let dts = i128::from(sample.dts.saturating_add(track.shift));
+            let dts = i128::from(sample.dts.saturating_add(track.edits.shift));
             let scale = i128::from(track.track.timescale.get());
             // dts / scale < other dts / other scale
             if first.is_none_or(|(_, _, other, other_scale)| dts * other_scale < other * scale) {
@@ -192,11 +202,11 @@ impl TrackState {
             None if media => return Err(Error::bad("timescale 0")),
             None => Timescale::new(1000).ok_or_else(|| Error::bad("timescale 0"))?,
         };
-        let shift = match boxes::child(trak, *b"edts").and_then(|edts| boxes::child(&edts, *b"elst")) {
-            Some(elst) => edit_shift(&elst, Timescale::new(movie_scale), timescale)?,
-            None => 0,
-        };
         let wanted = descriptions.iter().any(Description::wanted);
+        let edits = match boxes::child(trak, *b"edts").and_then(|edts| boxes::child(&edts, *b"elst")) {
+            Some(elst) if wanted => Edits::parse(&elst, Timescale::new(movie_scale), timescale)?,
+            _ => Edits::default(),
+        };
         let table = if wanted { SampleTable::parse(&stbl?)? } else { SampleTable::default() };
         let mut state = Self {
             track: Track {
@@ -208,7 +218,9 @@ impl TrackState {
             known: true,
             descriptions,
             in_force: 0,
-            shift,
+            sets: None,
+            edits,
+            needed_from: 0,
             defaults: Defaults::default(),
             table,
             cursor: Cursor::new(origin),
@@ -222,6 +234,7 @@ impl TrackState {
         if !state.descriptions.is_empty() {
             state.switch(1)?;
         }
+        state.needed_from = state.first_needed()?;
         Ok(state)
     }
 
@@ -247,6 +260,7 @@ impl TrackState {
         let Some(description) = self.description() else {
             return Err(Error::bad(format!("a sample names the sample description {index}, which is not there")));
         };
+        let sets = description.sets();
         match &description.setup {
             Setup::Known(format) => {
                 self.track.format = format.clone();
@@ -254,6 +268,7 @@ impl TrackState {
             }
             Setup::InBand { .. } => self.known = false,
         }
+        self.sets = sets;
         Ok(())
     }
 
@@ -262,6 +277,9 @@ impl TrackState {
         self.known = true;
         self.track.format = format.clone();
         self.in_force = in_force;
+        if let (Some(sets), Format::Video(video)) = (&mut self.sets, format) {
+            *sets = InForce::of(video.codec, &video.config).unwrap_or_else(|_| InForce::new(video.codec));
+        }
     }
 
     /// Where the moof of the sample that [`Self::peek`] gave starts; None where it is in the sample table.
@@ -272,7 +290,7 @@ impl TrackState {
     /// The next sample, left where it is.
     pub fn peek(&mut self) -> Result<Option<Sample>, Error> {
         if self.peeked.is_none() && !self.finished {
-            self.peeked = self.cursor.next(&self.table)?;
+            self.peeked = self.next_in_table()?;
             if self.peeked.is_none() {
                 self.finished = true;
                 self.next_dts = self.next_dts.max(self.cursor.dts());
@@ -288,6 +306,47 @@ impl TrackState {
             }
         }
         Ok(self.peeked)
+    }
+
+    /// The next sample of the table that the edit list has a use for.
+    fn next_in_table(&mut self) -> Result<Option<Sample>, Error> {
+        loop {
+            let Some(sample) = self.cursor.next(&self.table)? else { return Ok(None) };
+            if self.cursor.passed() > self.needed_from && !self.is_past_the_end(&sample)? {
+                return Ok(Some(sample));
+            }
+        }
+    }
+
+    /// The last sync sample at or before the start of the presentation, by its place in the table.
+    fn first_needed(&self) -> Result<u32, Error> {
+        let (mut cursor, mut from) = (self.cursor.clone(), 0);
+        for _ in 0..LOOKED_AT {
+            match cursor.next(&self.table)? {
+                Some(sample) if sample.dts.saturating_add(self.edits.shift) <= 0 => {
+                    if sample.sync && sample.pts().saturating_add(self.edits.shift) <= 0 {
+                        from = cursor.passed() - 1;
+                    }
+                }
+                _ => break,
+            }
+        }
+        // Sound is decoded with what comes before it.
+        Ok(if matches!(self.track.format, Format::Audio(_)) { 0 } else { from })
+    }
+
+    /// Whether neither this sample of the table, just passed, nor a later one that may refer to it is presented.
+    fn is_past_the_end(&self, sample: &Sample) -> Result<bool, Error> {
+        let Some(end) = self.edits.end.filter(|end| sample.pts() >= *end) else { return Ok(false) };
+        let mut ahead = self.cursor.clone();
+        for _ in 0..REORDERED {
+            match ahead.next(&self.table)? {
+                Some(later) if later.pts() < end => return Ok(false),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        Ok(true)
     }
 
     /// Where the first moof starts whose samples have not all been read.
@@ -371,52 +430,9 @@ fn track_header(tkhd: &Bytes) -> Result<(u32, u16), Error> {
     Ok((id, rotation))
 }
 
-/// What the edit list adds to all times of the track (8.6.6): leading empty edits delay it, the first real edit says
-/// where in the media it starts. Later edits are not applied.
-fn edit_shift(elst: &Bytes, movie_scale: Option<Timescale>, scale: Timescale) -> Result<i64, Error> {
-    let (version, _, body) = boxes::full(elst)?;
-    let width = if version == 0 { 12 } else { 20 };
-    let table = boxes::counted(&body, width, "elst")?;
-    let mut delay = Ticks(0);
-    for edit in table.chunks_exact(width) {
-        let mut reader = Reader::new(edit);
-        let duration = reader.wide(version)?;
-        let start = if version == 0 { reader.i32()?.into() } else { reader.u64()? as i64 };
-        if start >= 0 {
-            let movie_scale = movie_scale.unwrap_or(scale);
-            return Ok((delay.nearest(movie_scale, scale) - Ticks(start)).0);
-        }
-        delay = delay + Ticks(i64::try_from(duration).unwrap_or(0));
-    }
-    Ok(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn elst(edits: &[(u32, i32)]) -> Bytes {
-        let mut body = vec![0; 4];
-        body.extend((edits.len() as u32).to_be_bytes());
-        for (duration, start) in edits {
-            body.extend(duration.to_be_bytes());
-            body.extend(start.to_be_bytes());
-            body.extend([0, 1, 0, 0]);
-        }
-        body.into()
-    }
-
-    #[test]
-    fn edit_lists_move_the_timeline() {
-        let shift =
-            |edits: &[(u32, i32)]| edit_shift(&elst(edits), Timescale::new(600), Timescale::new(48_000).unwrap());
-        assert_eq!(shift(&[(100, 1024)]), Ok(-1024));
-        assert_eq!(shift(&[(300, -1), (100, 0)]), Ok(24_000));
-        assert_eq!(shift(&[(300, -1), (300, -1), (100, 960)]), Ok(48_000 - 960));
-        assert_eq!(shift(&[(100, 10), (100, 5000)]), Ok(-10), "only the first real edit counts");
-        assert_eq!(shift(&[]), Ok(0));
-        assert!(edit_shift(&elst(&[(1, 1)]).slice(..12), None, Timescale::new(1).unwrap()).is_err());
-    }
 
     #[test]
     fn languages() {

@@ -6,11 +6,11 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::description::Description;
-use super::movie::{Movie, TrackState};
+use super::movie::Movie;
 use super::sample_table::Sample;
 use super::unit;
 use crate::media::demux::Event;
-use crate::media::{AccessUnit, DataUnit, Error, Format, Sync, Ticks, VideoCodec};
+use crate::media::{AccessUnit, DataUnit, Error, Sync, Ticks};
 
 /// What an access unit takes beside its data, about.
 const UNIT_OVERHEAD: usize = 128;
@@ -92,22 +92,31 @@ impl Output {
             self.release(movie);
             return Ok(());
         }
-        if !track.known {
-            if let Some(format) = description.derive(&data) {
-                track.track.format = format;
-                track.known = true;
-            }
-        } else if description.in_band
-            && let Some(format) = changed(track, &description, &data)
-        {
+        let told = match &mut track.sets {
+            // Of a kind that is not read here: the decoder is left to say so.
+            Some(sets) => sets.take(&data).ok().flatten().map(|video| description.dress(video)),
+            None if !track.known => description.derive(&data),
+            None => None,
+        };
+        if let Some(format) = told {
             track.track.format = format;
-            self.announce_from(offset);
+            if std::mem::replace(&mut track.known, true) {
+                self.announce_from(offset);
+            }
         }
-        let dts = Ticks(sample.dts) + Ticks(track.shift);
+        let dts = Ticks(sample.dts) + Ticks(track.edits.shift);
         let sync = match description.video_codec() {
             Some(codec) => unit::sync(&data, codec, sample.sync),
             None => Sync::Idr,
         };
+        let data = match &track.sets {
+            Some(sets) => sets.dress(data, sync != Sync::No),
+            None => data,
+        };
+        if data.is_empty() {
+            self.release(movie);
+            return Ok(());
+        }
         let unit = AccessUnit {
             track: track.track.id,
             pts: dts + Ticks(sample.composition.into()),
@@ -155,16 +164,4 @@ impl Output {
         self.ready.extend(self.held_data.drain(..).map(Event::Data));
         self.ready.extend(self.held.drain(..).map(Event::Unit));
     }
-}
-
-/// The format that a unit with other parameter sets than those in force tells.
-fn changed(track: &TrackState, description: &Description, data: &[u8]) -> Option<Format> {
-    let Format::Video(current) = &track.track.format else { return None };
-    let video = match current.codec {
-        VideoCodec::H264 => unit::h264_sets(data)?.video(),
-        VideoCodec::H265 => unit::h265_sets(data)?.video(),
-        _ => return None,
-    };
-    let format = description.dress(video.ok()?);
-    (format != track.track.format).then_some(format)
 }

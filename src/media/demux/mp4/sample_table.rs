@@ -24,6 +24,13 @@ pub struct Sample {
     pub description: u32,
 }
 
+impl Sample {
+    /// The composition time, before edit lists.
+    pub fn pts(&self) -> i64 {
+        self.dts.saturating_add(self.composition.into())
+    }
+}
+
 /// The boxes of stbl that place samples.
 #[derive(Debug, Default)]
 pub struct SampleTable {
@@ -221,6 +228,11 @@ impl Cursor {
             composition: RunLength::default(),
             sync: 0,
         }
+    }
+
+    /// How many samples have been passed.
+    pub fn passed(&self) -> u32 {
+        self.sample
     }
 
     /// Where the samples read so far end in time.

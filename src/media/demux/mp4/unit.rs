@@ -102,25 +102,6 @@ fn sei_number(rest: &mut &[u8]) -> Option<usize> {
     }
 }
 
-/// The parameter sets inside an H.264 unit; None unless both kinds are there.
-pub fn h264_sets(unit: &[u8]) -> Option<h264::ParameterSets> {
-    let of = |kind| nals(unit, move |first| first & 31 == kind);
-    let (sps, pps) = (of(7), of(8));
-    (!sps.is_empty() && !pps.is_empty()).then_some(h264::ParameterSets { sps, pps })
-}
-
-/// The parameter sets inside an H.265 unit; None unless all kinds are there.
-pub fn h265_sets(unit: &[u8]) -> Option<h265::ParameterSets> {
-    let of = |kind| nals(unit, move |first| first >> 1 & 63 == kind);
-    let (vps, sps, pps) = (of(32), of(33), of(34));
-    (!vps.is_empty() && !sps.is_empty() && !pps.is_empty()).then_some(h265::ParameterSets { vps, sps, pps })
-}
-
-fn nals(unit: &[u8], wanted: impl Fn(u8) -> bool) -> Vec<Bytes> {
-    let found = annexb::length_prefixed(unit).filter(|nal| nal.first().is_some_and(|&first| wanted(first)));
-    found.take(32).map(Bytes::copy_from_slice).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -32,7 +32,7 @@ pub struct Unit {
 /// An elementary stream that is read.
 #[derive(Debug)]
 pub enum Elementary {
-    Video(Video),
+    Video(Box<Video>),
     Audio(Audio),
 }
 
@@ -40,7 +40,7 @@ impl Elementary {
     /// None where the content is not read. `name` is what `Format::Other` calls it; `limit` bounds an access unit.
     pub fn new(content: &Content, name: &str, limit: usize) -> Option<Self> {
         match *content {
-            Content::Video(codec) => Some(Self::Video(Video::new(codec, name, limit))),
+            Content::Video(codec) => Some(Self::Video(Box::new(Video::new(codec, name, limit)))),
             Content::Audio(codec) => Some(Self::Audio(Audio::new(codec, name))),
             Content::Data(_) | Content::Other { .. } => None,
         }

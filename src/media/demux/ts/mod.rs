@@ -41,6 +41,9 @@ const SEARCH_MAX: usize = 8 << 20;
 /// Units of data that wait for the first time stamp.
 const EARLY_MAX: usize = 256;
 
+/// Scrambled packets after which a stream is taken to be scrambled.
+const SCRAMBLED_MAX: usize = 200;
+
 /// Packets of the PAT that are remembered.
 const ASSOCIATIONS: usize = 1024;
 
@@ -120,6 +123,8 @@ struct Stream {
     begins: u64,
     /// Payload has come.
     heard: bool,
+    /// Packets that came scrambled before that.
+    scrambled: usize,
     /// Its set-up is waited for no longer; it is told if it comes after all.
     given_up: bool,
 }
@@ -237,7 +242,7 @@ impl Demuxer {
         }
         let Some(packet) = Packet::parse(bytes) else { return Ok(()) };
         if packet.scrambled {
-            return Ok(());
+            return self.scrambled(packet.pid);
         }
         if begins_pes(&packet) && !self.is_where_to_go_on(&packet) {
             return Ok(());
@@ -257,6 +262,17 @@ impl Demuxer {
         }
         if let Some(index) = self.candidates.iter().position(|candidate| candidate.programme.map == packet.pid) {
             return self.map(index, &packet);
+        }
+        Ok(())
+    }
+
+    /// A stream of which nothing else has come is not waited for.
+    fn scrambled(&mut self, pid: u16) -> Result<(), Error> {
+        let of = |stream: &&mut Stream| stream.announced.pid == pid && stream.elementary.is_some() && !stream.heard;
+        if let Some(stream) = self.streams.iter_mut().find(of) {
+            stream.scrambled = stream.scrambled.saturating_add(1);
+            stream.given_up |= stream.scrambled > SCRAMBLED_MAX;
+            self.settle();
         }
         Ok(())
     }
@@ -485,7 +501,6 @@ impl Demuxer {
                 duration: None,
                 emsg: None,
                 offset,
-                complete: self.framer.at(),
                 data,
             };
             if self.timeline.reference().is_some() {
@@ -660,6 +675,11 @@ impl Demuxer {
         for index in 0..self.streams.len() {
             self.flush(index);
         }
+        let silent = |stream: &Stream| !stream.heard && stream.scrambled == 0;
+        let read = self.streams.iter().filter(|stream| stream.elementary.is_some());
+        if self.told.is_empty() && read.clone().count() > 0 && read.clone().all(silent) {
+            return Err(Error::Truncated("the transport stream ends before any of its streams has begun".into()));
+        }
         self.tell_early();
         if self.hold.active() {
             self.release();
@@ -705,6 +725,7 @@ impl Stream {
             format: None,
             begins: 0,
             heard: false,
+            scrambled: 0,
             given_up: false,
         }
     }
@@ -749,7 +770,10 @@ impl Stream {
             Content::Data(_) => "data",
             Content::Other { kind } => kind,
         };
-        let other = || Format::Other { kind: kind.into(), codec: self.announced.name.clone() };
+        let name = &self.announced.name;
+        let scrambled = !self.heard && self.scrambled > 0;
+        let codec = || if scrambled { format!("{name} (scrambled)") } else { name.clone() };
+        let other = || Format::Other { kind: kind.into(), codec: codec() };
         Track {
             id: self.track(),
             timescale: TIMESCALE,

@@ -3,10 +3,10 @@
 
 use std::ops::Range;
 
-use h264_reader::nal::sps::{FrameMbsFlags, SeqParameterSet};
+use h264_reader::nal::sps::{FrameMbsFlags, PicOrderCntType, SeqParameterSet};
 use h264_reader::rbsp::{BitReader, decode_nal};
 
-use crate::media::VideoCodec;
+use crate::media::{Ticks, VideoCodec};
 
 /// One access unit's place in a buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,44 +17,99 @@ pub struct Picture {
     pub parts: Vec<Range<usize>>,
     /// Whether there is a slice in it.
     pub coded: bool,
+    /// One field of a frame, whose other field may still come.
+    pub unpaired: bool,
+    /// Where its second field begins.
+    pub second: Option<usize>,
+    pub order: Option<Order>,
 }
 
-/// What H.264 needs to know of its sequence to tell a frame's second field.
+/// A picture's place in the order of presentation: pic_order_cnt_lsb of H.264, temporal_reference of MPEG-2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FieldCoding {
+pub struct Order {
+    count: u32,
+    /// It is counted modulo 2 to the power of this.
+    bits: u32,
+    /// What a frame counts.
+    frame: u32,
+    /// It is counted anew from here: an IDR picture, a group of pictures.
+    anew: bool,
+}
+
+impl Order {
+    /// By how many ticks this picture is presented after `other`, frames being of this length. None where the two are
+    /// not counted together.
+    pub fn after(self, other: Self, frame: Ticks) -> Option<Ticks> {
+        if self.anew || (self.bits, self.frame) != (other.bits, other.frame) {
+            return None;
+        }
+        let all = 1i64 << self.bits;
+        let ahead = (i64::from(self.count) - i64::from(other.count)).rem_euclid(all);
+        let signed = if ahead >= all / 2 { ahead - all } else { ahead };
+        Some(Ticks(signed * frame.0 / i64::from(self.frame)))
+    }
+
+    /// By how many ticks it is presented after the first that is counted with it.
+    pub fn since_first(self, frame: Ticks) -> Ticks {
+        Ticks(i64::from(self.count) * frame.0 / i64::from(self.frame))
+    }
+}
+
+/// What H.264 needs to know of its sequence to read a slice header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sequence {
     frame_num_bits: u32,
     separate_planes: bool,
+    /// There may be field pictures.
+    fields: bool,
+    /// Of pic_order_cnt_lsb; None where there is none.
+    order_bits: Option<u32>,
 }
 
-impl FieldCoding {
-    /// None where the sequence has no field pictures, or the SPS is not readable.
+impl Sequence {
+    /// None where the SPS is not readable.
     pub fn of(sps: &[u8]) -> Option<Self> {
         let rbsp = decode_nal(sps).ok()?;
         let sps = SeqParameterSet::from_bits(BitReader::new(&rbsp[..])).ok()?;
-        matches!(sps.frame_mbs_flags, FrameMbsFlags::Fields { .. }).then(|| Self {
+        Some(Self {
             frame_num_bits: u32::from(sps.log2_max_frame_num_minus4) + 4,
             separate_planes: sps.chroma_info.separate_colour_plane_flag,
+            fields: matches!(sps.frame_mbs_flags, FrameMbsFlags::Fields { .. }),
+            order_bits: match sps.pic_order_cnt {
+                PicOrderCntType::TypeZero { log2_max_pic_order_cnt_lsb_minus4 } => {
+                    Some(u32::from(log2_max_pic_order_cnt_lsb_minus4) + 4)
+                }
+                _ => None,
+            },
         })
     }
 }
 
 /// The pictures of a stream from the first that begins in it; what is before belongs to none.
-pub fn pictures(codec: VideoCodec, stream: &[u8], fields: Option<FieldCoding>) -> Vec<Picture> {
+pub fn pictures(codec: VideoCodec, stream: &[u8], mut sequence: Option<Sequence>) -> Vec<Picture> {
     let mut grouping = Grouping::default();
+    let mut group_began = false;
     let parts: Vec<Part> = parts(codec, stream).collect();
     for (index, part) in parts.iter().enumerate() {
         let data = &stream[part.data.clone()];
         match role(codec, data) {
-            Role::Leading => grouping.leading(part),
+            Role::Leading => {
+                if codec == VideoCodec::H264 && data.first().is_some_and(|first| first & 0x1f == 7) {
+                    sequence = Sequence::of(data).or(sequence);
+                }
+                group_began |= codec == VideoCodec::Mpeg2;
+                grouping.leading(part);
+            }
             Role::First => {
-                let field = match (codec, fields) {
-                    (VideoCodec::H264, Some(coding)) => h264_field(data, coding),
+                let (field, order) = match (codec, sequence) {
+                    (VideoCodec::H264, Some(sequence)) => h264_slice(data, sequence).unwrap_or_default(),
                     (VideoCodec::Mpeg2, _) => {
-                        parts.get(index + 1).and_then(|next| mpeg2_field(&stream[next.data.clone()]))
+                        let next = parts.get(index + 1).and_then(|next| mpeg2_field(&stream[next.data.clone()]));
+                        (next, mpeg2_order(data, std::mem::take(&mut group_began)))
                     }
-                    _ => None,
+                    _ => (None, None),
                 };
-                grouping.first(part, field);
+                grouping.first(part, field, order);
             }
             Role::Further => grouping.further(part),
             Role::Rest => grouping.rest(part),
@@ -68,6 +123,13 @@ pub fn begins(codec: VideoCodec, stream: &[u8]) -> bool {
     let Some(at) = start_code(stream, 0) else { return false };
     let leading_zeros = stream.iter().take(at).all(|&byte| byte == 0);
     leading_zeros && stream.get(at + 3..).is_some_and(|data| matches!(role(codec, data), Role::Leading | Role::First))
+}
+
+impl Picture {
+    /// One of which no slice has come.
+    fn from(start: usize, parts: Vec<Range<usize>>) -> Self {
+        Self { bytes: start..0, parts, coded: false, unpaired: false, second: None, order: None }
+    }
 }
 
 /// What stands between two start codes.
@@ -167,13 +229,16 @@ impl Grouping {
         }
     }
 
-    fn first(&mut self, part: &Part, field: Option<Field>) {
+    fn first(&mut self, part: &Part, field: Option<Field>, order: Option<Order>) {
+        let mut second = None;
         if self.current.as_ref().is_some_and(|current| current.coded) {
             let pair = match (self.unpaired.take(), field) {
                 (Some(one), Some(two)) => one.frame == two.frame && one.bottom != two.bottom,
                 _ => false,
             };
-            if !pair {
+            if pair {
+                second = Some(self.headers.map_or(part.start_code, |(_, at)| at));
+            } else {
                 self.split(part.start_code);
                 self.unpaired = field;
             }
@@ -181,9 +246,13 @@ impl Grouping {
             self.unpaired = field;
         }
         self.headers = None;
+        let unpaired = self.unpaired.is_some();
         let current = self.open(part);
         current.parts.push(part.data.clone());
         current.coded = true;
+        current.unpaired = unpaired;
+        current.order = current.order.or(order);
+        current.second = second;
     }
 
     fn further(&mut self, part: &Part) {
@@ -198,7 +267,7 @@ impl Grouping {
     }
 
     fn open(&mut self, part: &Part) -> &mut Picture {
-        self.current.get_or_insert_with(|| Picture { bytes: part.start_code..0, parts: Vec::new(), coded: false })
+        self.current.get_or_insert_with(|| Picture::from(part.start_code, Vec::new()))
     }
 
     /// Ends the current picture where its successor's headers began, or else at `at`.
@@ -209,7 +278,7 @@ impl Grouping {
         current.bytes.end = at;
         self.done.push(current);
         if !parts.is_empty() {
-            self.current = Some(Picture { bytes: at..0, parts, coded: false });
+            self.current = Some(Picture::from(at, parts));
         }
     }
 
@@ -225,21 +294,38 @@ impl Grouping {
     }
 }
 
-/// None for a slice of a frame. The slice header as far as bottom_field_flag (ISO/IEC 14496-10 7.3.3).
-fn h264_field(nal: &[u8], coding: FieldCoding) -> Option<Field> {
+/// Which field a picture is, if it is one, and its order: the slice header as far as pic_order_cnt_lsb (ISO/IEC 14496-10
+/// 7.3.3).
+fn h264_slice(nal: &[u8], sequence: Sequence) -> Option<(Option<Field>, Option<Order>)> {
+    let idr = nal.first()? & 0x1f == 5;
     let rbsp = decode_nal(nal.get(..32).unwrap_or(nal)).ok()?;
     let mut bits = Bits { data: &rbsp, at: 0 };
     for _first_mb_slice_type_pps in 0..3 {
         bits.exp_golomb()?;
     }
-    if coding.separate_planes {
+    if sequence.separate_planes {
         bits.read(2)?;
     }
-    let frame = bits.read(coding.frame_num_bits)?;
-    if bits.read(1)? == 0 {
-        return None;
+    let frame = bits.read(sequence.frame_num_bits)?;
+    let field = match sequence.fields && bits.read(1)? == 1 {
+        true => Some(Field { bottom: bits.read(1)? == 1, frame }),
+        false => None,
+    };
+    if idr {
+        bits.exp_golomb()?; // idr_pic_id
     }
-    Some(Field { bottom: bits.read(1)? == 1, frame })
+    let order = sequence.order_bits.and_then(|width| {
+        let count = bits.read(width)?;
+        Some(Order { count, bits: width, frame: 2, anew: idr })
+    });
+    Some((field, order))
+}
+
+/// temporal_reference, the first ten bits of a picture header (ISO/IEC 13818-2 6.2.3).
+fn mpeg2_order(header: &[u8], group_began: bool) -> Option<Order> {
+    let &[_, high, low] = header.first_chunk()?;
+    let count = u32::from(high) << 2 | u32::from(low >> 6);
+    Some(Order { count, bits: 10, frame: 1, anew: group_began })
 }
 
 /// None for a frame. picture_structure in the picture coding extension (ISO/IEC 13818-2 6.2.3.1).
@@ -289,9 +375,9 @@ mod tests {
         nals.iter().flat_map(|nal| [&[0, 0, 0, 1], *nal].concat()).collect()
     }
 
-    fn check(codec: VideoCodec, nals: &[&[u8]], fields: Option<FieldCoding>, expect: &[usize]) {
+    fn check(codec: VideoCodec, nals: &[&[u8]], sequence: Option<Sequence>, expect: &[usize]) {
         let stream = stream(nals);
-        let found = pictures(codec, &stream, fields);
+        let found = pictures(codec, &stream, sequence);
         let counts: Vec<usize> = found.iter().map(|picture| picture.parts.len()).collect();
         assert_eq!(counts, expect, "parts of each picture");
         for pair in found.windows(2) {
@@ -324,10 +410,37 @@ mod tests {
             let bits = 1 << 31 | 0b00110 << 26 | 1 << 25 | frame << 21 | 1 << 20 | bottom << 19;
             [&[0x41][..], &u32::to_be_bytes(bits)].concat()
         };
-        let coding = Some(FieldCoding { frame_num_bits: 4, separate_planes: false });
+        let coding = Some(Sequence { frame_num_bits: 4, separate_planes: false, fields: true, order_bits: None });
         let (top, bottom, next_top) = (field(3, 0), field(3, 1), field(4, 0));
         check(VideoCodec::H264, &[AUD, &top, AUD, &bottom, AUD, &next_top], coding, &[4, 2]);
         check(VideoCodec::H264, &[AUD, &top, AUD, &top], coding, &[2, 2]);
+        let waits = |nals: &[&[u8]]| {
+            let found = pictures(VideoCodec::H264, &stream(nals), coding);
+            found.last().map(|picture| (picture.unpaired, picture.second))
+        };
+        assert_eq!(waits(&[AUD, &top]), Some((true, None)));
+        assert_eq!(
+            waits(&[AUD, &top, AUD, &bottom]),
+            Some((false, Some(6 + 9 + 1))),
+            "the second begins at its delimiter"
+        );
+    }
+
+    #[test]
+    fn the_order_of_presentation() {
+        let frame = Ticks(3600);
+        let of = |count, anew| Order { count, bits: 4, frame: 2, anew };
+        assert_eq!(of(6, false).after(of(2, false), frame), Some(Ticks(7200)));
+        assert_eq!(of(2, false).after(of(6, false), frame), Some(Ticks(-7200)));
+        assert_eq!(of(0, false).after(of(14, false), frame), Some(frame), "over the end of the count");
+        assert_eq!(of(0, true).after(of(14, false), frame), None);
+        let picture = [0x00, 0b0000_0000, 0b1100_1000, 0];
+        assert_eq!(mpeg2_order(&picture, true).map(|order| order.since_first(frame)), Some(Ticks(3 * 3600)));
+        // first_mb 0, slice_type 5, pps 0, frame_num of 4 bits 3, pic_order_cnt_lsb of 6 bits 10.
+        let sequence = Sequence { frame_num_bits: 4, separate_planes: false, fields: false, order_bits: Some(6) };
+        let slice = [&[0x41][..], &u32::to_be_bytes(1 << 31 | 0b00110 << 26 | 1 << 25 | 3 << 21 | 10 << 15)].concat();
+        let expect = Order { count: 10, bits: 6, frame: 2, anew: false };
+        assert_eq!(h264_slice(&slice, sequence), Some((None, Some(expect))));
     }
 
     #[test]

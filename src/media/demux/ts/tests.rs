@@ -8,8 +8,11 @@ use proptest::prelude::*;
 
 use super::super::{Event, Limits};
 use super::Demuxer;
+use super::elementary::Found;
 use super::packet::PACKET;
-use crate::media::{AccessUnit, Error, Format, Track};
+use super::video::Video;
+use crate::media::codec::annexb;
+use crate::media::{AccessUnit, Error, Format, Sync, Ticks, Track, VideoCodec};
 
 pub(super) fn ffmpeg(arguments: &str) -> Vec<u8> {
     let output = Command::new("ffmpeg")
@@ -54,7 +57,7 @@ fn split(events: Vec<Event>) -> (Vec<Vec<Track>>, Vec<AccessUnit>) {
     for event in events {
         match event {
             Event::Tracks { tracks: found, .. } => tracks.push(found),
-            // Where a unit begins is told of another input: see tests/demux_resume.rs.
+            // Where they lie differs where bytes are put in or left out.
             Event::Unit(unit) => units.push(AccessUnit { offset: 0, ..unit }),
             Event::Data(_) => {}
         }
@@ -309,6 +312,81 @@ fn an_access_unit_without_end_is_refused() {
     demuxer.push(Bytes::from_static(clip())).expect("is taken");
     let result = std::iter::from_fn(|| demuxer.poll().transpose()).find(Result::is_err);
     assert!(matches!(result, Some(Err(Error::OverLimit(_)))));
+}
+
+#[test]
+fn pictures_of_one_pes_are_stamped_by_their_order() {
+    let of = |arguments: &str, format: &str| {
+        let source = format!("-f lavfi -i testsrc2=size=160x120:rate=25 -t 3 {arguments} -threads 1 -f {format}");
+        let output = Command::new("ffmpeg").args(["-v", "error"]).args(source.split(' ')).arg("-").output();
+        output.expect("ffmpeg is installed where tests run").stdout
+    };
+    for (codec, arguments, format) in [
+        (VideoCodec::H264, "-c:v libx264 -preset veryfast -g 25 -bf 3 -b_strategy 0", "h264"),
+        (VideoCodec::H264, "-c:v libx264 -preset veryfast -g 25 -bf 0", "h264"),
+        (VideoCodec::Mpeg2, "-c:v mpeg2video -g 12 -bf 2", "mpeg2video"),
+        (VideoCodec::Mpeg2, "-c:v mpeg2video -g 12 -bf 2 -flags +cgop -sc_threshold 1000000000", "mpeg2video"),
+    ] {
+        let (_, units) = read(&of(arguments, "mpegts"));
+        let expect: Vec<_> = units.iter().map(|unit| (unit.pts, unit.dts, unit.data.clone())).collect();
+        let (mut video, mut found) = (Video::new(codec, "", 1 << 24), Vec::new());
+        video.begin(Some((expect[0].0, expect[0].1)), 0, &mut found);
+        video.data(&of(arguments, format), &mut found).expect("is in bounds");
+        video.flush(&mut found);
+        let stamped = |found| if let Found::Unit(unit) = found { Some((unit.pts, unit.dts, unit.data)) } else { None };
+        let stamped: Vec<_> = found.into_iter().filter_map(stamped).collect();
+        assert_eq!(stamped.len(), expect.len(), "{arguments}");
+        let times = |list: &[(Ticks, Ticks, Bytes)]| list.iter().map(|unit| (unit.0.0, unit.1.0)).collect::<Vec<_>>();
+        assert_eq!(times(&stamped), times(&expect), "{arguments}");
+    }
+}
+
+#[test]
+fn a_stream_of_which_only_scrambled_packets_come_is_named_so_and_holds_up_nothing() {
+    let bytes = ffmpeg(
+        "-f lavfi -i testsrc2=size=320x240:rate=25 -f lavfi -i sine=sample_rate=48000 -t 2 -c:v libx264 -preset ultrafast \
+         -b:v 3M -c:a aac",
+    );
+    let scramble = |packet: &[u8]| {
+        let mut packet = packet.to_vec();
+        if pid(&packet) == 0x100 {
+            packet[3] |= 0x80;
+        }
+        packet
+    };
+    let scrambled: Vec<u8> = packets(&bytes).flat_map(scramble).collect();
+    let (tracks, units) = read(&scrambled);
+    let Format::Other { codec, .. } = &tracks[0][0].format else { panic!("{tracks:?}") };
+    assert_eq!(codec, "0x1b (scrambled)");
+    assert!(units.iter().all(|unit| unit.track.0 == 0x101) && units.len() > 90);
+}
+
+#[test]
+fn streams_that_are_announced_and_never_come_are_a_truncated_input() {
+    let tables: Vec<u8> = packets(clip())
+        .filter(|packet| pid(packet) < 0x100 || pid(packet) == 0x1000)
+        .take(3)
+        .flatten()
+        .copied()
+        .collect();
+    assert!(matches!(events(&tables, 188), Err(Error::Truncated(_))));
+}
+
+#[test]
+fn another_pps_each_group_is_no_other_set_up() {
+    let of = |offset: i32| {
+        let arguments = format!(
+            "-f lavfi -i testsrc2=size=160x120:rate=25 -t 1 -c:v libx264 -g 25 -threads 1 -x264-params chroma-qp-offset={offset}"
+        );
+        ffmpeg(&arguments)
+    };
+    let (tracks, units) = read(&[of(3), of(-2), of(3), of(-2)].concat());
+    assert_eq!(tracks.len(), 1);
+    assert_eq!(units.len(), 100);
+    let kinds = |unit: &AccessUnit| annexb::length_prefixed(&unit.data).map(|nal| nal[0] & 31).collect::<Vec<_>>();
+    for entry in units.iter().filter(|unit| unit.sync != Sync::No).skip(1) {
+        assert!(kinds(entry).starts_with(&[7, 8]), "{:?}", kinds(entry));
+    }
 }
 
 proptest! {

@@ -3,16 +3,19 @@
 use bytes::Bytes;
 
 use super::elementary::{Found, Marks, Unit};
-use super::picture::{Bits, FieldCoding, Picture, begins, pictures};
+use super::picture::{Order, Picture, Sequence, begins, pictures};
+use crate::media::codec::sets::InForce;
 use crate::media::codec::{annexb, h264, h265, mpeg2};
 use crate::media::{self, Error, Format, Sync, Ticks, VideoCodec};
 
 /// Bytes of a PES's payload that tell whether a picture begins with it.
 const HEAD: usize = 8;
-/// Bytes of all parameter sets; what is more is not believed.
+/// Bytes of a sequence header and its extensions; what is more is not believed.
 const SET_UP_MAX: usize = 64 << 10;
 /// The length of a frame where nothing tells it: 25 frames a second.
 const FRAME: i64 = 3600;
+/// Stamps farther from those before are of another timeline.
+const JUMP: i64 = 10 * 90_000;
 /// A buffer that has grown beyond this is given back when it is empty again.
 const KEEP: usize = 4 << 20;
 
@@ -30,6 +33,9 @@ pub struct Video {
     /// Pictures are not looked for again in a shorter buffer than this.
     look_again: usize,
     last: Option<Stamped>,
+    last_order: Option<Order>,
+    /// The latest PTS.
+    latest: Option<Ticks>,
     set_up: SetUp,
 }
 
@@ -52,7 +58,9 @@ impl Video {
             undecided: None,
             look_again: 0,
             last: None,
-            set_up: SetUp::new(name),
+            last_order: None,
+            latest: None,
+            set_up: SetUp::new(codec, name),
         }
     }
 
@@ -89,7 +97,7 @@ impl Video {
     }
 
     pub fn flush(&mut self, found: &mut Vec<Found>) {
-        self.give(self.buffer.len(), false, found);
+        self.give(self.buffer.len(), Keep::Nothing, found);
         self.reset();
     }
 
@@ -111,24 +119,28 @@ impl Video {
         &self.buffer
     }
 
-    /// Gives what is whole now that the head of a new PES is here: all pictures before it where it begins with one,
-    /// else all but the last, which goes on in it.
+    /// Gives what is whole now that the head of a new PES is here: all pictures before it where it begins with one (but
+    /// for a field whose pair this may be), else all but the last, which goes on in it.
     fn decide(&mut self, found: &mut Vec<Found>) {
         let Some(at) = self.undecided.take() else { return };
         let aligned = self.buffer.get(at..).is_some_and(|head| begins(self.codec, head));
         if aligned {
-            self.give(at, false, found);
+            self.give(at, Keep::Unpaired, found);
         } else if self.buffer.len() >= self.look_again {
             let before = self.buffer.len();
-            self.give(at, true, found);
+            self.give(at, Keep::Last, found);
             self.look_again = if self.buffer.len() == before { before * 2 } else { 0 };
         }
     }
 
-    fn give(&mut self, end: usize, keep_last: bool, found: &mut Vec<Found>) {
+    fn give(&mut self, end: usize, keep: Keep, found: &mut Vec<Found>) {
         let buffer = std::mem::take(&mut self.buffer);
-        let mut done = pictures(self.codec, &buffer[..end], self.set_up.fields);
-        let kept = if keep_last { done.pop() } else { None };
+        let mut done = pictures(self.codec, &buffer[..end], self.set_up.coding);
+        let kept = done.pop_if(|last| match keep {
+            Keep::Nothing => false,
+            Keep::Unpaired => last.unpaired,
+            Keep::Last => true,
+        });
         for picture in &done {
             self.picture(&buffer, picture, found);
         }
@@ -143,12 +155,20 @@ impl Video {
 
     fn picture(&mut self, buffer: &[u8], picture: &Picture, found: &mut Vec<Found>) {
         let parts = || picture.parts.iter().filter_map(|part| buffer.get(part.clone())).filter(|part| !part.is_empty());
+        let data = match self.codec {
+            VideoCodec::Mpeg2 => Bytes::copy_from_slice(buffer.get(picture.bytes.clone()).unwrap_or_default()),
+            _ => annexb::to_length_prefixed(parts()),
+        };
         let changed = match self.codec {
             VideoCodec::Mpeg2 => self.set_up.mpeg2(parts()),
-            codec => self.set_up.parameter_sets(codec, parts()),
+            _ => self.set_up.parameter_sets(&data),
         };
         let mark = self.marks.take(picture.bytes.start);
-        let stamped = mark.or_else(|| self.last.map(|last| self.after(last)));
+        if let Some(second) = picture.second {
+            // The frame has the stamps of its first field.
+            self.marks.take(second);
+        }
+        let stamped = mark.or_else(|| self.last.map(|last| self.after(last, picture.order)));
         if let Some(format) = changed {
             found.push(Found::Format(format, stamped.map_or(u64::MAX, |stamped| stamped.offset)));
         }
@@ -157,156 +177,109 @@ impl Video {
         }
         let Some(stamped) = stamped else { return };
         self.last = Some(stamped);
-        let Stamped { pts, dts, offset } = stamped;
-        let data = match self.codec {
-            VideoCodec::Mpeg2 => Bytes::copy_from_slice(&buffer[picture.bytes.clone()]),
-            codec => annexb::to_length_prefixed(parts().filter(move |nal| kind(codec, nal) == Kind::Kept)),
+        self.last_order = picture.order;
+        self.latest = match self.latest {
+            Some(latest) if (stamped.pts - latest).0.abs() < JUMP => Some(latest.max(stamped.pts)),
+            _ => Some(stamped.pts),
         };
+        let Stamped { pts, dts, offset } = stamped;
         let sync = match self.codec {
             VideoCodec::H264 => h264::sync(&data),
             VideoCodec::H265 => h265::sync(&data),
             VideoCodec::Mpeg2 => mpeg2::sync(&data),
             _ => Sync::No,
         };
+        let data = match self.codec {
+            VideoCodec::Mpeg2 => data,
+            _ => self.set_up.sets.dress(data, sync != Sync::No),
+        };
         if self.set_up.readable && !data.is_empty() {
             found.push(Found::Unit(Unit { pts, dts, sync, offset, data }));
         }
     }
 
-    /// The stamps of a picture that has none of its own: one frame later than the one before.
-    fn after(&self, last: Stamped) -> Stamped {
+    /// The stamps of a picture that has none of its own: decoded a frame later than the one before, and presented as
+    /// many frames from it as their order says; where that is counted anew, after all that came before.
+    fn after(&self, last: Stamped, order: Option<Order>) -> Stamped {
         let frame = match self.set_up.frame_rate {
             Some((number, per)) if number > 0 && per > 0 => Ticks(i64::from(per) * 90_000 / i64::from(number)),
             _ => Ticks(FRAME),
         };
-        Stamped { pts: last.pts + frame, dts: last.dts + frame, offset: last.offset }
+        let dts = last.dts + frame;
+        let pts = match (order, self.last_order) {
+            (Some(order), Some(before)) => match order.after(before, frame) {
+                Some(later) => last.pts + later,
+                None => self.latest.unwrap_or(last.pts) + frame + order.since_first(frame),
+            },
+            _ => last.pts + frame,
+        };
+        Stamped { pts: pts.max(dts), dts, offset: last.offset }
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Vps,
-    Sps,
-    Pps,
-    /// Delimiters and filler: nothing that a unit is to hold.
-    Dropped,
-    Kept,
-}
-
-fn kind(codec: VideoCodec, nal: &[u8]) -> Kind {
-    let head = nal.first().copied().unwrap_or(0);
-    match (codec, if codec == VideoCodec::H264 { head & 0x1f } else { head >> 1 & 0x3f }) {
-        (VideoCodec::H264, 7) | (VideoCodec::H265, 33) => Kind::Sps,
-        (VideoCodec::H264, 8) | (VideoCodec::H265, 34) => Kind::Pps,
-        (VideoCodec::H265, 32) => Kind::Vps,
-        (VideoCodec::H264, 9 | 12) | (VideoCodec::H265, 35 | 38) => Kind::Dropped,
-        _ => Kind::Kept,
-    }
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Sets {
-    vps: Vec<Bytes>,
-    sps: Vec<Bytes>,
-    pps: Vec<Bytes>,
+/// What is left in the buffer when pictures are given.
+#[derive(Debug, Clone, Copy)]
+enum Keep {
+    Nothing,
+    /// The last, if it is a field whose pair may come.
+    Unpaired,
+    Last,
 }
 
 /// The stream's set-up as far as it has been seen.
 #[derive(Debug)]
 struct SetUp {
     name: String,
-    sets: Sets,
+    sets: InForce,
     /// MPEG-2: the sequence header and its extensions.
     sequence: Bytes,
     format: Option<Format>,
     /// Not found to be of a kind that is not read here.
     readable: bool,
-    fields: Option<FieldCoding>,
+    coding: Option<Sequence>,
+    /// The SPS that `coding` was read from.
+    coding_of: Bytes,
     frame_rate: Option<(u32, u32)>,
 }
 
 impl SetUp {
-    fn new(name: &str) -> Self {
+    fn new(codec: VideoCodec, name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            sets: Sets::default(),
+            sets: InForce::new(codec),
             sequence: Bytes::new(),
             format: None,
             readable: true,
-            fields: None,
+            coding: None,
+            coding_of: Bytes::new(),
             frame_rate: None,
         }
     }
 
     fn know(&mut self, codec: VideoCodec, video: &media::Video) {
         match codec {
-            VideoCodec::H264 => {
-                let Ok((sets, _)) = h264::ParameterSets::from_avcc(&video.config) else { return };
-                self.fields = sets.sps.first().and_then(|sps| FieldCoding::of(sps));
-                self.sets = Sets { vps: Vec::new(), sps: sets.sps, pps: sets.pps };
-            }
-            VideoCodec::H265 => {
-                let Ok((sets, _)) = h265::ParameterSets::from_hvcc(&video.config) else { return };
-                self.sets = Sets { vps: sets.vps, sps: sets.sps, pps: sets.pps };
-            }
-            _ => self.sequence = video.config.clone(),
+            VideoCodec::Mpeg2 => self.sequence = video.config.clone(),
+            _ => self.sets = InForce::of(codec, &video.config).unwrap_or_else(|_| InForce::new(codec)),
         }
+        self.know_coding();
         self.frame_rate = video.frame_rate;
         self.format = Some(Format::Video(video.clone()));
     }
 
     /// The new format, where an access unit's parameter sets change it.
-    fn parameter_sets<'a>(&mut self, codec: VideoCodec, nals: impl Iterator<Item = &'a [u8]>) -> Option<Format> {
-        let mut sets = Sets::default();
-        for nal in nals {
-            let list = match kind(codec, nal) {
-                Kind::Vps => &mut sets.vps,
-                Kind::Sps => &mut sets.sps,
-                Kind::Pps => &mut sets.pps,
-                Kind::Dropped | Kind::Kept => continue,
-            };
-            if !list.iter().any(|known| known == nal) {
-                list.push(Bytes::copy_from_slice(nal));
-            }
-        }
-        let next = self.with(codec, sets)?;
-        let Sets { vps, sps, pps } = next.clone();
-        let whole = !sps.is_empty() && !pps.is_empty() && (codec == VideoCodec::H264 || !vps.is_empty());
-        if !whole {
-            self.sets = next;
-            return None;
-        }
-        let fields = if codec == VideoCodec::H264 { sps.first().and_then(|sps| FieldCoding::of(sps)) } else { None };
-        let video = match codec {
-            VideoCodec::H264 => h264::ParameterSets { sps, pps }.video(),
-            _ => h265::ParameterSets { vps, sps, pps }.video(),
-        };
-        let changed = self.believe(video)?;
-        self.sets = next;
-        self.fields = fields;
-        changed
+    fn parameter_sets(&mut self, unit: &[u8]) -> Option<Format> {
+        let video = self.sets.take(unit).transpose();
+        self.know_coding();
+        self.believe(video?)?
     }
 
-    /// What is known with `sets` added; None where they say nothing new or too much.
-    fn with(&self, codec: VideoCodec, sets: Sets) -> Option<Sets> {
-        let mut next = self.sets.clone();
-        if !sets.vps.is_empty() {
-            next.vps = sets.vps;
+    /// How the sequence in force codes its slice headers.
+    fn know_coding(&mut self) {
+        let sps = self.sets.active_sps().unwrap_or_default();
+        if self.coding_of != sps {
+            self.coding_of = Bytes::copy_from_slice(sps);
+            self.coding = Sequence::of(sps);
         }
-        if sets.sps.iter().any(|sps| !self.sets.sps.contains(sps)) {
-            next.sps = sets.sps;
-            if !sets.pps.is_empty() {
-                next.pps.clear();
-            }
-        }
-        for pps in sets.pps {
-            match next.pps.iter_mut().find(|known| pps_id(codec, known) == pps_id(codec, &pps)) {
-                Some(known) => *known = pps,
-                None => next.pps.push(pps),
-            }
-        }
-        let bytes: usize = [&next.vps, &next.sps, &next.pps].into_iter().flatten().map(Bytes::len).sum();
-        (next != self.sets && bytes <= SET_UP_MAX).then_some(next)
     }
 
     fn mpeg2<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]>) -> Option<Format> {
@@ -347,12 +320,6 @@ impl SetUp {
         self.format = Some(format.clone());
         Some(Some(format))
     }
-}
-
-/// pic_parameter_set_id, the first thing behind the NAL header.
-fn pps_id(codec: VideoCodec, nal: &[u8]) -> Option<u32> {
-    let header = if codec == VideoCodec::H264 { 1 } else { 2 };
-    Bits { data: nal.get(header..)?, at: 0 }.exp_golomb()
 }
 
 #[cfg(test)]
@@ -434,19 +401,54 @@ mod tests {
         assert_eq!(found, []);
     }
 
-    #[test]
-    fn parameter_sets() {
-        let mut set_up = SetUp::new("0x1b");
-        let sets = |sps: &[&'static [u8]], pps: &[&'static [u8]]| {
-            let bytes = |list: &[&'static [u8]]| list.iter().map(|nal| Bytes::from_static(nal)).collect();
-            Sets { vps: Vec::new(), sps: bytes(sps), pps: bytes(pps) }
+    /// x264, interlaced, 64x64: frame_num and pic_order_cnt_lsb of 4 bits.
+    const SETS: &[u8] = &[
+        0, 0, 0, 1, 0x67, 0x64, 0, 0x15, 0xac, 0xe4, 0x11, 0x36, 0x02, 0x20, 0, 0, 3, 0, 0x20, 0, 0, 6, 0x43, 0xe2,
+        0x85, 0x49, 0, 0, 0, 1, 0x68, 0xfb, 0x83, 0xcb, 0x22, 0xc0,
+    ];
+
+    /// A P field: first_mb 0, slice_type 5, pps 0, frame_num, field_pic_flag, bottom_field_flag, pic_order_cnt_lsb.
+    fn field(frame: u32, bottom: bool) -> Vec<u8> {
+        let bottom = u32::from(bottom);
+        let bits =
+            1 << 31 | 0b00110 << 26 | 1 << 25 | frame << 21 | 1 << 20 | bottom << 19 | (2 * frame + bottom) << 15;
+        [AUD, &[0, 0, 1, 0x41], &bits.to_be_bytes(), &[0x77; 30]].concat()
+    }
+
+    fn check_fields(pes: &[(Option<i64>, &[Vec<u8>])]) {
+        let mut video = Video::new(VideoCodec::H264, "0x1b", 1 << 20);
+        let mut found = Vec::new();
+        for (n, (stamp, fields)) in pes.iter().enumerate() {
+            video.begin(stamp.map(|stamp| (Ticks(stamp), Ticks(stamp))), 0, &mut found);
+            let sets = if n == 0 { SETS } else { &[] };
+            video.data(&[sets, &fields.concat()].concat(), &mut found).expect("is in bounds");
+        }
+        video.flush(&mut found);
+        let unit = |found: &Found| match found {
+            Found::Unit(unit) => Some((unit.pts.0, annexb::length_prefixed(&unit.data).count())),
+            Found::Format(..) => None,
         };
-        let with = |set_up: &SetUp, new| set_up.with(VideoCodec::H264, new);
-        set_up.sets = sets(&[&[0x67, 1]], &[&[0x68, 0x80, 1], &[0x68, 0x40, 1]]);
-        assert_eq!(with(&set_up, sets(&[&[0x67, 1]], &[&[0x68, 0x80, 1]])), None, "the same again");
-        let changed = sets(&[&[0x67, 1]], &[&[0x68, 0x80, 2], &[0x68, 0x40, 1]]);
-        assert_eq!(with(&set_up, sets(&[], &[&[0x68, 0x80, 2]])), Some(changed), "one PPS changes, by its id");
-        let new = sets(&[&[0x67, 2]], &[&[0x68, 0x80, 1]]);
-        assert_eq!(with(&set_up, new.clone()), Some(new), "another sequence begins anew");
+        let units: Vec<_> = found.iter().filter_map(unit).collect();
+        assert_eq!(units, [(0, 2), (3600, 2), (7200, 2)]);
+    }
+
+    #[test]
+    fn the_fields_of_a_frame_are_one_unit_however_they_lie_in_pes_packets() {
+        let fields: Vec<Vec<u8>> = (0..3).flat_map(|frame| [field(frame, false), field(frame, true)]).collect();
+        let stamp = |n: usize| Some(1800 * n as i64);
+        let each: Vec<_> = fields.chunks(1).enumerate().map(|(n, field)| (stamp(n), field)).collect();
+        check_fields(&each);
+        let unstamped: Vec<_> =
+            fields.chunks(1).enumerate().map(|(n, field)| (stamp(n).filter(|_| n % 2 == 0), field)).collect();
+        check_fields(&unstamped);
+        let frames: Vec<_> = fields.chunks(2).enumerate().map(|(n, frame)| (stamp(2 * n), frame)).collect();
+        check_fields(&frames);
+        // A second field and the first of the next frame in one PES: its stamps are the second field's.
+        check_fields(&[
+            (stamp(0), &fields[..1]),
+            (stamp(1), &fields[1..3]),
+            (None, &fields[3..4]),
+            (stamp(4), &fields[4..]),
+        ]);
     }
 }

@@ -152,6 +152,11 @@ pub mod id {
     pub const RANGE: u32 = 0x55B9;
     pub const TRANSFER_CHARACTERISTICS: u32 = 0x55BA;
     pub const PRIMARIES: u32 = 0x55BB;
+    pub const MAX_CLL: u32 = 0x55BC;
+    pub const MAX_FALL: u32 = 0x55BD;
+    pub const MASTERING_METADATA: u32 = 0x55D0;
+    /// Of ten in a row: x and y of red, green, blue and white, the brightest and the darkest light.
+    pub const PRIMARY_R_CHROMATICITY_X: u32 = 0x55D1;
     pub const PROJECTION: u32 = 0x7670;
     pub const PROJECTION_TYPE: u32 = 0x7671;
     pub const PROJECTION_POSE_ROLL: u32 = 0x7675;

@@ -468,10 +468,11 @@ impl Demuxer {
             let track = stream.entry.id;
             let changed = stream.learn(&data, sync)?;
             let described = stream.is_described();
+            let data = stream.dress(data, sync);
             if changed {
                 self.push_tracks(frames.offset);
             }
-            if described {
+            if described && !data.is_empty() {
                 let pts = frames.pts + later;
                 self.events.push_back(Event::Unit(AccessUnit {
                     track,

@@ -1,5 +1,5 @@
 //! The NAL units of H.264 and H.265 blocks, whatever is before each of them, to units with 4-byte lengths and without
-//! access unit delimiters; and the parameter sets among them.
+//! access unit delimiters.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -56,19 +56,6 @@ fn prefixed(block: &[u8], length_size: usize) -> Result<Vec<&[u8]>, Error> {
         rest = after;
     }
     Ok(nals)
-}
-
-/// The NAL units of an access unit made by [`access_unit`] that `kind` sorts into one of `N` lists, copied out of it.
-/// Each list ends at 64: more are no use, and no encoder sends them.
-pub fn parameter_sets<const N: usize>(unit: &[u8], kind: fn(u8) -> Option<usize>) -> [Vec<Bytes>; N] {
-    let mut sets = [const { Vec::new() }; N];
-    for nal in annexb::length_prefixed(unit) {
-        let list = nal.first().and_then(|&first| kind(first)).and_then(|n| sets.get_mut(n));
-        if let Some(list) = list.filter(|list| list.len() < 64) {
-            list.push(Bytes::copy_from_slice(nal));
-        }
-    }
-    sets
 }
 
 #[cfg(test)]

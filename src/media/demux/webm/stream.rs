@@ -5,8 +5,9 @@ use bytes::Bytes;
 
 use super::nal::{self, Framing};
 use super::tracks::Entry;
+use crate::media::codec::sets::InForce;
 use crate::media::codec::{aac, ac3, av1, h264, h265, mp3, mpeg2, opus, vp8, vp9};
-use crate::media::{Audio, AudioCodec, Error, Format, Sync, Video};
+use crate::media::{Audio, AudioCodec, Error, Format, Sync, Video, VideoCodec};
 
 /// A track, and what is known of its codec so far.
 pub struct Stream {
@@ -14,8 +15,8 @@ pub struct Stream {
     coding: Coding,
     /// None until a frame tells it.
     format: Option<Format>,
-    /// H.264 and H.265: the sets that `format` was read from, each kind in its list.
-    sets: [Vec<Bytes>; 3],
+    /// H.264 and H.265.
+    sets: Option<InForce>,
 }
 
 /// What the Codec ID says (RFC 9559 5.1.4.1.22 and the Matroska codec mappings).
@@ -33,8 +34,8 @@ enum Coding {
 
 impl Stream {
     pub fn new(entry: Entry) -> Result<Self, Error> {
-        let mut stream = Self { entry, coding: Coding::Unread, format: None, sets: Default::default() };
-        if !stream.entry.encoded {
+        let mut stream = Self { entry, coding: Coding::Unread, format: None, sets: None };
+        if stream.entry.encoded.is_none() {
             match stream.read_private() {
                 Err(Error::UnsupportedCodec(_)) => stream.coding = Coding::Unread,
                 other => other?,
@@ -51,18 +52,8 @@ impl Stream {
             }
             return;
         };
-        match self.coding {
-            Coding::H264(_) => {
-                if let Ok((sets, _)) = h264::ParameterSets::from_avcc(&video.config) {
-                    self.sets = [sets.sps, sets.pps, Vec::new()];
-                }
-            }
-            Coding::H265(_) => {
-                if let Ok((sets, _)) = h265::ParameterSets::from_hvcc(&video.config) {
-                    self.sets = [sets.sps, sets.pps, sets.vps];
-                }
-            }
-            _ => {}
+        if let Coding::H264(_) | Coding::H265(_) = self.coding {
+            self.sets = InForce::of(video.codec, &video.config).ok();
         }
         self.format = Some(format.clone());
     }
@@ -91,9 +82,11 @@ impl Stream {
 
     /// `Format::Other` while the set-up is not known.
     pub fn format(&self) -> Format {
-        self.format
-            .clone()
-            .unwrap_or_else(|| Format::Other { kind: self.entry.kind.into(), codec: self.entry.codec_id.clone() })
+        let codec = || match self.entry.encoded {
+            Some(how) => format!("{} ({how})", self.entry.codec_id),
+            None => self.entry.codec_id.clone(),
+        };
+        self.format.clone().unwrap_or_else(|| Format::Other { kind: self.entry.kind.into(), codec: codec() })
     }
 
     fn read_private(&mut self) -> Result<(), Error> {
@@ -108,7 +101,7 @@ impl Stream {
                 // An encoder may leave the record's lists empty and send the sets in the stream (avc3, hev1).
                 if !sets.sps.is_empty() {
                     let video = sets.video()?;
-                    self.sets = [sets.sps, sets.pps, Vec::new()];
+                    self.sets = Some(InForce::of(VideoCodec::H264, &video.config)?);
                     self.set_video(video);
                 }
             }
@@ -118,7 +111,7 @@ impl Stream {
                 self.coding = Coding::H265(Framing::Lengths(length));
                 if !sets.sps.is_empty() {
                     let video = sets.video()?;
-                    self.sets = [sets.sps, sets.pps, sets.vps];
+                    self.sets = Some(InForce::of(VideoCodec::H265, &video.config)?);
                     self.set_video(video);
                 }
             }
@@ -201,9 +194,9 @@ impl Stream {
                 self.format = Some(Format::Audio(ac3::audio(data)?));
             }
             Coding::Audio(_) | Coding::Unread => return Ok(false),
+            Coding::H264(_) => return self.read_sets(VideoCodec::H264, data),
+            Coding::H265(_) => return self.read_sets(VideoCodec::H265, data),
             _ if sync == Sync::No => return Ok(false),
-            Coding::H264(_) => return self.read_h264_sets(data),
-            Coding::H265(_) => return self.read_h265_sets(data),
             Coding::Vp8 => return Ok(self.set_video(vp8::video(data)?)),
             Coding::Vp9 => return Ok(self.set_video(vp9::video(data)?)),
             Coding::Av1 => return Ok(self.set_video(av1::video(data)?)),
@@ -217,42 +210,17 @@ impl Stream {
         Ok(true)
     }
 
-    fn read_h264_sets(&mut self, unit: &[u8]) -> Result<bool, Error> {
-        let found = nal::parameter_sets(unit, |first| match first & 31 {
-            7 => Some(0),
-            8 => Some(1),
-            _ => None,
-        });
-        let Some([sps, pps, _]) = self.new_sets(found) else { return Ok(false) };
-        let video = h264::ParameterSets { sps, pps }.video()?;
-        Ok(self.set_video(video))
+    fn read_sets(&mut self, codec: VideoCodec, unit: &[u8]) -> Result<bool, Error> {
+        let sets = self.sets.get_or_insert_with(|| InForce::new(codec));
+        Ok(sets.take(unit)?.is_some_and(|video| self.set_video(video)))
     }
 
-    fn read_h265_sets(&mut self, unit: &[u8]) -> Result<bool, Error> {
-        let found = nal::parameter_sets(unit, |first| match first >> 1 & 63 {
-            33 => Some(0),
-            34 => Some(1),
-            32 => Some(2),
-            _ => None,
-        });
-        let Some([sps, pps, vps]) = self.new_sets(found) else { return Ok(false) };
-        let video = h265::ParameterSets { vps, sps, pps }.video()?;
-        Ok(self.set_video(video))
-    }
-
-    /// The sets that hold from here on, where `found` brings one that is not among those that hold now.
-    fn new_sets(&mut self, found: [Vec<Bytes>; 3]) -> Option<[Vec<Bytes>; 3]> {
-        let is_new = found.iter().zip(&self.sets).any(|(found, held)| found.iter().any(|set| !held.contains(set)));
-        if !is_new {
-            return None;
+    /// The unit as it is to travel, once [`Self::learn`] has seen it.
+    pub fn dress(&self, unit: Bytes, sync: Sync) -> Bytes {
+        match &self.sets {
+            Some(sets) => sets.dress(unit, sync != Sync::No),
+            None => unit,
         }
-        for (held, found) in self.sets.iter_mut().zip(found) {
-            if !found.is_empty() {
-                *held = found;
-            }
-        }
-        let [sps, pps, _] = &self.sets;
-        (!sps.is_empty() && !pps.is_empty()).then(|| self.sets.clone())
     }
 
     /// True where it says something else than what was known.

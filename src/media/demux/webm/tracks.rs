@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::ebml::{self, id};
 use crate::media::demux::Limits;
-use crate::media::{Error, TrackId, Video};
+use crate::media::{Error, Hdr, Mastering, TrackId, Video};
 
 /// One TrackEntry.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,8 +23,8 @@ pub struct Entry {
     pub default_duration: Option<u64>,
     /// Bytes that were taken off the front of each frame (5.1.4.1.31.9, algorithm 3).
     pub stripped: Bytes,
-    /// The frames are compressed or encrypted in a way that is not read here.
-    pub encoded: bool,
+    /// How the frames are encoded, where that is a way that is not read here.
+    pub encoded: Option<&'static str>,
     pub picture: Picture,
 }
 
@@ -40,7 +40,7 @@ impl Default for Entry {
             codec_delay: 0,
             default_duration: None,
             stripped: Bytes::new(),
-            encoded: false,
+            encoded: None,
             picture: Picture::default(),
         }
     }
@@ -140,7 +140,7 @@ fn content_encodings(content: &Bytes, entry: &mut Entry) -> Result<(), Error> {
             }
         }
         if kind != 0 || algorithm != 3 || scope & !3 != 0 || count > 1 {
-            entry.encoded = true;
+            entry.encoded = Some(if kind == 1 { "encrypted" } else { "compressed" });
             continue;
         }
         if settings.len() > MAX_STRIPPED {
@@ -168,6 +168,9 @@ pub struct Picture {
     transfer: Option<u8>,
     matrix: Option<u8>,
     full_range: bool,
+    mastering: Option<Mastering>,
+    max_cll: u16,
+    max_fall: u16,
     /// Clockwise, a multiple of 90.
     rotation: u16,
 }
@@ -217,6 +220,9 @@ impl Picture {
                 id::MATRIX_COEFFICIENTS => self.matrix = code_point()?,
                 id::TRANSFER_CHARACTERISTICS => self.transfer = code_point()?,
                 id::PRIMARIES => self.primaries = code_point()?,
+                id::MAX_CLL => self.max_cll = u16::try_from(ebml::uint(&value)?).unwrap_or(u16::MAX),
+                id::MAX_FALL => self.max_fall = u16::try_from(ebml::uint(&value)?).unwrap_or(u16::MAX),
+                id::MASTERING_METADATA => self.mastering = mastering(&value)?,
                 id::RANGE => self.full_range = ebml::uint(&value)? == 2,
                 _ => {}
             }
@@ -239,6 +245,8 @@ impl Picture {
                 *open = said.unwrap_or(2);
             }
         }
+        let light = Some((self.max_cll, self.max_fall)).filter(|light| *light != (0, 0));
+        video.hdr = Hdr { mastering: video.hdr.mastering.or(self.mastering), light: video.hdr.light.or(light) };
         if video.sample_aspect == (1, 1) {
             video.sample_aspect = self.sample_aspect().unwrap_or((1, 1));
         }
@@ -258,6 +266,24 @@ impl Picture {
         let ratio = (u32::try_from(width.checked_div(a)?).ok()?, u32::try_from(height.checked_div(a)?).ok()?);
         (ratio.0 > 0 && ratio.1 > 0).then_some(ratio)
     }
+}
+
+/// RFC 9559 5.1.4.1.28.30; none where a number is left out or makes no sense.
+fn mastering(content: &Bytes) -> Result<Option<Mastering>, Error> {
+    let mut told = [None; 10];
+    for child in ebml::children(content) {
+        let (id, value) = child?;
+        let place = id.checked_sub(id::PRIMARY_R_CHROMATICITY_X).and_then(|place| told.get_mut(place as usize));
+        if let Some(place) = place {
+            *place = Some(ebml::float(&value)?);
+        }
+    }
+    let [Some(rx), Some(ry), Some(gx), Some(gy), Some(bx), Some(by), Some(wx), Some(wy), Some(most), Some(least)] =
+        told
+    else {
+        return Ok(None);
+    };
+    Ok(Mastering::from_fractions([(rx, ry), (gx, gy), (bx, by)], (wx, wy), most, least))
 }
 
 /// From Projection: the roll of a flat picture, which Matroska counts counter-clockwise, turned clockwise.
@@ -304,6 +330,7 @@ mod tests {
             bit_depth: 8,
             chroma: Chroma::C420,
             colour: Colour { matrix: 6, ..Colour::default() },
+            hdr: Hdr::default(),
             interlaced: false,
             frame_rate: None,
         };
@@ -349,6 +376,26 @@ mod tests {
     }
 
     #[test]
+    fn metadata_of_high_dynamic_range_is_read_where_it_is_whole() {
+        let numbers = [0.68, 0.32, 0.265, 0.69, 0.15, 0.06, 0.3127, 0.329, 1000.0, 0.005];
+        let all = (id::PRIMARY_R_CHROMATICITY_X..).zip(numbers).map(|(id, number)| float(id, number));
+        let all: Vec<Vec<u8>> = all.collect();
+        let with = |elements: &[Vec<u8>]| {
+            let mastering = element(id::MASTERING_METADATA, &elements.concat());
+            let light = [uint(id::MAX_CLL, 1000), uint(id::MAX_FALL, 400)].concat();
+            shown(&[element(id::COLOUR, &[mastering, light].concat())]).hdr
+        };
+        let mastering = Mastering {
+            primaries: [(13_250, 34_500), (7_500, 3_000), (34_000, 16_000)],
+            white: (15_635, 16_450),
+            brightest: 10_000_000,
+            darkest: 50,
+        };
+        assert_eq!(with(&all), Hdr { mastering: Some(mastering), light: Some((1000, 400)) });
+        assert_eq!(with(&all[1..]).mastering, None);
+    }
+
+    #[test]
     fn roll_is_counter_clockwise() {
         let turned = |roll: f64| shown(&[element(id::PROJECTION, &float(id::PROJECTION_POSE_ROLL, roll))]).rotation;
         assert_eq!([90.0, -90.0, 180.0, -180.0, 0.0, 45.0, f64::NAN].map(turned), [270, 90, 180, 180, 0, 0, 0]);
@@ -366,12 +413,12 @@ mod tests {
         };
         let stripped = encoding(&[compression(3)]);
         assert_eq!((stripped.stripped.as_ref(), stripped.private.as_ref()), (&b"\x0b\x77"[..], &b"private"[..]));
-        assert!(!stripped.encoded);
+        assert_eq!(stripped.encoded, None);
         let both = encoding(&[uint(id::CONTENT_ENCODING_SCOPE, 3), compression(3)]);
         assert_eq!(both.private.as_ref(), b"\x0b\x77private");
-        assert!(encoding(&[compression(0)]).encoded);
-        assert!(encoding(&[]).encoded, "zlib is the default");
-        assert!(encoding(&[uint(id::CONTENT_ENCODING_TYPE, 1), compression(3)]).encoded);
+        assert_eq!(encoding(&[compression(0)]).encoded, Some("compressed"));
+        assert_eq!(encoding(&[]).encoded, Some("compressed"), "zlib is the default");
+        assert_eq!(encoding(&[uint(id::CONTENT_ENCODING_TYPE, 1), compression(3)]).encoded, Some("encrypted"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::boxes::Boxes;
 use crate::media::mux::OutTrack;
-use crate::media::{Audio, AudioCodec, Chroma, Colour, Error, Format, Video, VideoCodec};
+use crate::media::{Audio, AudioCodec, Chroma, Colour, Error, Format, Ticks, Video, VideoCodec};
 
 /// Set-up bytes of one track; parameter sets and the like are a few hundred.
 const CONFIG_BYTES: usize = 1 << 20;
@@ -16,6 +16,13 @@ const ONE: i32 = 0x1_0000;
 /// `Error::BadMedia` where a track number is 0 or there twice, or set-up bytes are missing; `Error::OverLimit` where a
 /// picture's size does not fit its field; `Error::UnsupportedCodec` for `Format::Other`.
 pub fn init(tracks: &[OutTrack]) -> Result<Bytes, Error> {
+    init_led(tracks, Ticks(0))
+}
+
+/// A header like [`init`]'s for a video track whose first pictures come before its presentation begins: the media time
+/// at which that is. All times of its samples are to be written later by as much, and its edit list (ISO/IEC 14496-12
+/// 8.6.6) takes it off again. With 0 there is no edit list.
+pub fn init_led(tracks: &[OutTrack], lead: Ticks) -> Result<Bytes, Error> {
     for (i, track) in tracks.iter().enumerate() {
         if track.number == 0 || tracks.iter().take(i).any(|t| t.number == track.number) {
             return Err(Error::bad(format!("track number {} is 0 or taken", track.number)));
@@ -24,11 +31,11 @@ pub fn init(tracks: &[OutTrack]) -> Result<Bytes, Error> {
     let entries = tracks.iter().map(Entry::new).collect::<Result<Vec<_>, _>>()?;
     let config: usize = entries.iter().map(|e| e.config().len()).sum();
     let mut out = Boxes::with_capacity(256 + entries.len() * 768 + config);
-    file_type(&mut out);
+    file_type(&mut out, lead);
     out.atom(b"moov", |b| {
         movie_header(b, tracks);
         for entry in &entries {
-            entry.trak(b);
+            entry.trak(b, lead);
         }
         b.atom(b"mvex", |b| {
             for track in tracks {
@@ -43,13 +50,15 @@ pub fn init(tracks: &[OutTrack]) -> Result<Bytes, Error> {
     out.finish().map(Bytes::from)
 }
 
-/// `cmf2` besides `cmfc`: signed composition offsets without edit lists (ISO/IEC 23000-19 7.7).
-fn file_type(out: &mut Boxes) {
+/// `cmf2` besides `cmfc`: signed composition offsets, where there is no edit list (ISO/IEC 23000-19 7.7).
+fn file_type(out: &mut Boxes, lead: Ticks) {
     out.atom(b"ftyp", |b| {
         b.bytes(b"iso6");
         b.u32(0);
         for brand in [b"iso6", b"cmfc", b"cmf2", b"dash", b"mp41"] {
-            b.bytes(brand);
+            if brand != b"cmf2" || lead == Ticks(0) {
+                b.bytes(brand);
+            }
         }
     });
 }
@@ -111,9 +120,12 @@ impl<'a> Entry<'a> {
         }
     }
 
-    fn trak(&self, out: &mut Boxes) {
+    fn trak(&self, out: &mut Boxes, lead: Ticks) {
         out.atom(b"trak", |b| {
             self.track_header(b);
+            if let (Self::Video { .. }, 1..) = (self, lead.0) {
+                b.atom(b"edts", |b| edit_list(b, lead));
+            }
             b.atom(b"mdia", |b| {
                 media_header(b, self.track());
                 let (handler, name): (_, &[u8]) = match self {
@@ -216,6 +228,16 @@ fn rotation(degrees: u16, width: u32, height: u32) -> [i32; 6] {
     }
 }
 
+/// One edit: from `lead` on, to the end (8.6.6).
+fn edit_list(out: &mut Boxes, lead: Ticks) {
+    out.full(b"elst", 1, 0, |b| {
+        b.u32(1);
+        b.u64(0); // segment_duration
+        b.u64(lead.0.unsigned_abs());
+        b.i32(ONE); // media_rate
+    });
+}
+
 fn matrix(out: &mut Boxes, [a, b, c, d, tx, ty]: [i32; 6]) {
     for n in [a, b, 0, c, d, 0, tx, ty, 0x4000_0000] {
         out.i32(n);
@@ -297,6 +319,15 @@ fn visual_sample_entry(out: &mut Boxes, video: &Video, (width, height): (u16, u1
                 b.u16(video.colour.transfer.into());
                 b.u16(video.colour.matrix.into());
                 b.u8(u8::from(video.colour.full_range) << 7);
+            });
+        }
+        if let Some(mastering) = video.hdr.mastering {
+            b.atom(b"mdcv", |b| b.bytes(&mastering.to_bytes()));
+        }
+        if let Some((most, average)) = video.hdr.light {
+            b.atom(b"clli", |b| {
+                b.u16(most);
+                b.u16(average);
             });
         }
     });

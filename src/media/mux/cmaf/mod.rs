@@ -11,10 +11,10 @@ mod header;
 mod read_back;
 mod segment;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod times;
 
-pub use header::init;
+pub use header::{init, init_led};
 pub use segment::{segment, segment_with};
 
 use super::OutTrack;

@@ -6,14 +6,14 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::media::mux::{Part, Sample};
-use crate::media::{Audio, AudioCodec, Chroma, Colour, Error, Ticks, Timescale, Video, VideoCodec};
+use crate::media::{Audio, AudioCodec, Chroma, Colour, Error, Hdr, Mastering, Ticks, Timescale, Video, VideoCodec};
 
 /// A sample as a player would see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Read {
-    pub(super) pts: i64,
+pub(crate) struct Read {
+    pub(crate) pts: i64,
     pub(super) dts: i64,
-    pub(super) duration: u32,
+    pub(crate) duration: u32,
     pub(super) sync: bool,
     pub(super) data: Bytes,
 }
@@ -28,7 +28,7 @@ pub(super) fn boxes(mut bytes: &[u8]) -> Vec<Any> {
 }
 
 /// (track, tfdt, samples) of each fragment's tracks, tfhd's defaults filled in.
-pub(super) fn fragments(bytes: &[u8]) -> Vec<(u32, u64, Vec<Read>)> {
+pub(crate) fn fragments(bytes: &[u8]) -> Vec<(u32, u64, Vec<Read>)> {
     let mut read = Vec::new();
     let mut rest = bytes;
     let mut moof: Option<(usize, Moof)> = None;
@@ -81,6 +81,7 @@ pub(super) fn video(codec: VideoCodec, config: &[u8]) -> Video {
         bit_depth: 8,
         chroma: Chroma::C420,
         colour: Colour::default(),
+        hdr: Hdr::default(),
         interlaced: false,
         frame_rate: None,
     }
@@ -182,10 +183,15 @@ fn shape_colour_and_rotation_are_carried() {
     v.sample_aspect = (2, 1);
     v.rotation = 90;
     v.colour = Colour { primaries: 9, transfer: 16, matrix: 9, full_range: true };
+    let mastering =
+        Mastering { primaries: [(1, 2), (3, 4), (5, 6)], white: (7, 8), brightest: 0x0102_0304, darkest: 9 };
+    v.hdr = Hdr { mastering: Some(mastering), light: Some((1000, 400)) };
     let tracks = [track(1, 90_000, Format::Video(v))];
     let header = init(&tracks).unwrap();
     assert_eq!(payload(&header, b"pasp"), [0, 0, 0, 2, 0, 0, 0, 1]);
     assert_eq!(payload(&header, b"colr"), [&b"nclx"[..], &[0, 9, 0, 16, 0, 9, 0x80]].concat());
+    assert_eq!(payload(&header, b"mdcv"), [0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 8, 1, 2, 3, 4, 0, 0, 0, 9]);
+    assert_eq!(payload(&header, b"clli"), [3, 0xe8, 1, 0x90]);
     let moov = moov(&tracks);
     let tkhd = &moov.trak[0].tkhd;
     assert_eq!((tkhd.width.integer(), tkhd.height.integer()), (320, 90));

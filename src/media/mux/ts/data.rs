@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 use super::packets::{Adaptation, Pid, pes_header, set_pes_length};
 use crate::media::data::scte35;
 use crate::media::timeline::TIMESCALE;
+use serde::{Deserialize, Serialize};
+
 use crate::media::{DataKind, DataUnit, TrackId};
 
 /// The first PID of data; those of pictures and sound are below.

@@ -214,7 +214,7 @@ impl Writer {
         }
         let first = pts.iter().min().copied();
         let back = stream.last_dts.zip(first).is_some_and(|(last, first)| first <= last);
-        let gone = stream.end.zip(first).is_some_and(|(end, first)| (first - end).abs() > JUMP);
+        let gone = stream.end.zip(first).is_some_and(|(end, first)| first.abs_diff(end) > JUMP.unsigned_abs());
         if !pts.is_empty() {
             stream.end = Some(to_90k(part.end));
         }

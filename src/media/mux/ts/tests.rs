@@ -3,12 +3,13 @@
 use std::process::Command;
 
 use bytes::Bytes;
+use proptest::prelude::*;
 
 use super::super::{OutTrack, Part, Sample};
 use super::{Writer, holds};
 use crate::media::demux::{Event, Limits, ts::Demuxer};
 use crate::media::timeline::TIMESCALE;
-use crate::media::{AccessUnit, Error, Format, Sync, Ticks, Timescale, Track};
+use crate::media::{AccessUnit, Audio, AudioCodec, Error, Format, Sync, Ticks, Timescale, Track};
 
 fn run(program: &str, arguments: &[&str]) -> (Vec<u8>, String) {
     let output = Command::new(program).args(arguments).output().expect("ffmpeg is installed where tests run");
@@ -227,6 +228,28 @@ fn times_in_other_timescales() {
     let expect: Vec<i64> =
         (0..got.stamps[0].len() as i64).map(|n| (180_000.0 + 3753.75 * n as f64 + 0.5).floor() as i64).collect();
     assert_eq!(got.stamps[0].iter().map(|(pts, _)| *pts).collect::<Vec<_>>(), expect);
+}
+
+proptest! {
+    #[test]
+    fn any_times_are_written_or_refused(segments: [(Vec<i64>, i64); 3], near in 0_i64..1 << 60) {
+        let audio = Audio {
+            codec: AudioCodec::Mp3,
+            config: Bytes::new(),
+            codec_string: "mp4a.6b".into(),
+            sample_rate: 48_000,
+            channels: 2,
+        };
+        let track = OutTrack { number: 1, timescale: TIMESCALE, language: None, format: Format::Audio(audio) };
+        let mut writer = Writer::new(vec![track.clone()]).expect("can be held");
+        for (times, end) in segments {
+            let sample = |pts: &i64| Sample { pts: Ticks(pts % near.max(1)), sync: true, data: Bytes::from_static(b"x") };
+            let samples: Vec<Sample> = times.iter().map(sample).collect();
+            if let Ok(bytes) = writer.segment(&[Part { track: &track, samples: &samples, end: Ticks(end) }]) {
+                prop_assert!(bytes.chunks(188).all(|packet| packet.len() == 188 && packet[0] == 0x47));
+            }
+        }
+    }
 }
 
 #[test]

@@ -330,7 +330,7 @@ fn tracks_that_are_not_read_are_listed_and_give_no_units() {
     let events = whole(&[head(&entries), cluster(0), blocks].concat());
     assert_eq!(order(&events), "T3");
     let other = |kind: &str, codec: &str| Format::Other { kind: kind.into(), codec: codec.into() };
-    assert_eq!(told(&events)[0][0].format, other("audio", "A_OPUS"));
+    assert_eq!(told(&events)[0][0].format, other("audio", "A_OPUS (compressed)"));
     assert_eq!(told(&events)[0][1].format, other("text", "S_TEXT/UTF8"));
     assert_eq!(told(&events)[0][2].id, TrackId(3));
 }
