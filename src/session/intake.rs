@@ -244,9 +244,16 @@ impl Intake {
 
     /// Held for the segment that is cut next.
     fn data(&mut self, unit: DataUnit) {
-        if !self.events.passes(&unit) {
-            self.events.push(unit);
+        if self.events.passes(&unit) {
+            return;
         }
+        if self.wanted.cut_on_splices
+            && let Some(point) = self.events.splice_point(&unit)
+            && let Some(source) = &mut self.source
+        {
+            source.segmenter.cut_at(point, unit.timescale);
+        }
+        self.events.push(unit);
     }
 
     /// The set-up is known, or has changed: from here on, segments are made by a new plan. `offset`: where in the input.

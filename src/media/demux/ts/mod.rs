@@ -184,10 +184,11 @@ impl Demuxer {
     /// How to go on at `offset`, or before it where units that have not been given begin there. None while no programme
     /// is read.
     pub fn state(&self, offset: u64) -> Option<(u64, State)> {
-        let given = self.events.iter().map(|event| match event {
-            Event::Tracks { offset, .. } => *offset,
-            Event::Unit(unit) => unit.offset,
-            Event::Data(unit) => unit.offset,
+        let given = self.events.iter().filter_map(|event| match event {
+            Event::Tracks { offset, .. } => Some(*offset),
+            Event::Unit(unit) => Some(unit.offset),
+            // One goes on at pictures or sound only.
+            Event::Data(_) => None,
         });
         let offset = given.chain([self.unfinished(), offset]).min().unwrap_or(offset);
         let chosen = self.candidates.iter().find(|candidate| Some(candidate.programme.number) == self.programme)?;
