@@ -103,6 +103,6 @@ fn pictures_before_the_first_sync_sample_are_counted_and_said() {
     assert!(sum(&session, "undecodable") > 0, "{:?}", session.receipts);
     assert_eq!(sum(&session, "frames_in"), seen.len() as u64);
     let first = 60 - seen.len() as u16;
-    assert!(first > 15 && first % 15 == 0, "from a sync sample on: {first}");
+    assert!(first > 15 && first.is_multiple_of(15), "from a sync sample on: {first}");
     assert_eq!(seen, (first..60).collect::<Vec<_>>());
 }

@@ -101,7 +101,8 @@ pub fn decoded_samples(config: &[u8]) -> u32 {
 pub(super) fn in_place(mut bits: Bits<'_>) -> Result<usize, Error> {
     let before = bits.remaining();
     let mut head = bits.clone();
-    (object_type(&mut head)?, frequency(&mut head)?);
+    object_type(&mut head)?;
+    frequency(&mut head)?;
     if head.byte::<4>()? == 0 {
         return Err(Error::UnsupportedCodec("AAC in LATM with its channels described in the stream".into()));
     }

@@ -60,8 +60,7 @@ fn laden() -> &'static [u8] {
 }
 
 fn units(events: &[Event]) -> Vec<&DataUnit> {
-    let unit = |event| if let &Event::Data(ref unit) = event { Some(unit) } else { None };
-    events.iter().filter_map(unit).collect()
+    events.iter().filter_map(|event| if let Event::Data(unit) = event { Some(unit) } else { None }).collect()
 }
 
 #[test]
