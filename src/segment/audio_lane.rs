@@ -7,8 +7,8 @@ use super::audio_clock::AudioClock;
 use super::point::{AudioPoint, Entry, Mark};
 use crate::media::{AccessUnit, Format, Ticks, Timescale, Track, TrackId, Window, codec};
 
-/// Decoded before the segment's first sample: 32 AAC frames at 48 kHz for the encoder, and 2 for the decoder.
-const PRE_ROLL_MS: i64 = 730;
+/// Decoded before the segment's first sample: 64 AAC frames at 48 kHz for the encoder, and 2 for the decoder.
+const PRE_ROLL_MS: i64 = 1415;
 /// Needed after the segment's last sample: the frame that spans the cut, and the encoder's look-ahead of two and a half.
 const POST_ROLL_MS: i64 = 80;
 

@@ -19,8 +19,8 @@ use crate::media::{Audio, AudioCodec, Ticks};
 const MAX_SAMPLES: i64 = 192_000 * 120;
 /// Most frames that the encoder is fed before the first one wanted, so that its rate control has settled, and most
 /// milliseconds of them: the segmenter sends no more sound than that.
-const PRE_FRAMES: i64 = 32;
-const PRE_FRAMES_MS: i64 = 685;
+const PRE_FRAMES: i64 = 64;
+const PRE_FRAMES_MS: i64 = 1370;
 /// Below this, bits a second and channel, AAC's slower coder is the better one.
 const LOW_BIT_RATE: u32 = 32_000;
 /// Frames that the encoder is fed after the last one wanted: it looks for attacks two frames ahead, and takes an end of
