@@ -120,6 +120,7 @@ fn track(input: &TrackInput) -> Option<OutTrack> {
             bit_depth: 8,
             chroma: Chroma::C420,
             colour: Colour::default(),
+            hdr: Default::default(),
             interlaced: false,
             frame_rate: None,
         }),

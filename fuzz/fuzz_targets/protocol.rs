@@ -64,6 +64,7 @@ fn tracks() -> Vec<Track> {
         bit_depth: 8,
         chroma: Chroma::C420,
         colour: Colour::default(),
+        hdr: Default::default(),
         interlaced: false,
         frame_rate: None,
     };
