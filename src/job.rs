@@ -196,6 +196,8 @@ pub struct Stats {
     pub units_in: u64,
     /// Pictures kept after decoding, or samples.
     pub decoded: u64,
+    /// Pictures of these that are shown at another time than they are stamped with.
+    pub moved: u64,
 }
 
 /// What a worker's registry of elements can do, reported as it starts. Each codec with the element that serves it.

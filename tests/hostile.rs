@@ -177,6 +177,7 @@ fn stamps_that_repeat_are_moved_and_no_picture_is_lost() {
         pictures("a picture at the time of the one before", &[(20, 19)]),
         pictures("three pictures at one time", &[(20, 19), (21, 19)]),
         pictures("a key frame at the time of the one before", &[(30, 29)]),
+        pictures("a picture two times too early", &[(20, 18)]),
     ]);
 }
 

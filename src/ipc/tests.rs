@@ -51,8 +51,9 @@ fn any_frame() -> impl Strategy<Value = FromWorker> {
         rendition,
         sample: EncodedSample { pts: Ticks(pts), sync, data },
     };
-    let stats =
-        |(cpu_us, wall_us, units_in, decoded)| FromWorker::Finished(Stats { cpu_us, wall_us, units_in, decoded });
+    let stats = |(cpu_us, wall_us, units_in, decoded, moved)| {
+        FromWorker::Finished(Stats { cpu_us, wall_us, units_in, decoded, moved })
+    };
     let inventory = |version| {
         let video_decoders = vec![(VideoCodec::H264, "avdec_h264".into())];
         FromWorker::Hello(Inventory { version, video_decoders, ..Default::default() })
@@ -61,7 +62,7 @@ fn any_frame() -> impl Strategy<Value = FromWorker> {
         (any::<u32>(), any::<i64>(), any::<bool>(), any_bytes()).prop_map(sample),
         (any::<u32>(), proptest::collection::vec(any::<u8>(), 0..40))
             .prop_map(|(rendition, config)| FromWorker::SetUp { rendition, config: config.into() }),
-        any::<(u64, u64, u64, u64)>().prop_map(stats),
+        any::<(u64, u64, u64, u64, u64)>().prop_map(stats),
         any::<String>().prop_map(inventory),
         any::<String>().prop_map(|message| FromWorker::Failed(Failure::new(FailureCode::BadMedia, message))),
     ]

@@ -185,11 +185,12 @@ impl<O: Outlet> Delivery<O> {
         let segment = &pending.segment;
         let millis = Timescale::new(1000).expect("1000 is not 0");
         let ms = |at: Ticks| at.nearest(segment.timescale, millis).0;
+        let frames_in = segment.video.as_ref().map_or(0, |cut| cut.presented());
         Receipt {
             seq: segment.seq,
             start_ms: ms(segment.start),
             duration_ms: ms(segment.end) - ms(segment.start),
-            frames_in: segment.video.as_ref().map_or(0, |cut| cut.presented()),
+            frames_in,
             frames_out: BTreeMap::new(),
             frames_dropped: BTreeMap::new(),
             frames_repeated: BTreeMap::new(),
@@ -200,7 +201,7 @@ impl<O: Outlet> Delivery<O> {
             latency_ms: 0,
             cpu_ms: made.cpu.as_millis() as u64,
             attempts: made.attempts,
-            repaired: segment.repaired,
+            repaired: segment.repaired.saturating_add(made.moved().min(frames_in)),
             undecodable: segment.undecodable,
             outcome: SegmentOutcome::Ok,
             degraded: Vec::new(),

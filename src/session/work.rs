@@ -187,6 +187,11 @@ impl Made {
         let stats = self.audio.iter().flatten().flatten().map(|outcome| outcome.stats);
         stats.map(|stats| stats.units_in.saturating_sub(stats.decoded)).fold(0, u64::saturating_add)
     }
+
+    /// Pictures that are shown at another time than they were cut at, because the decoder's order is another.
+    pub fn moved(&self) -> u64 {
+        self.video.as_ref().and_then(|made| made.as_ref().ok()).map_or(0, |outcome| outcome.stats.moved)
+    }
 }
 
 /// Which frames of a rendition start inside the cut's window. Neighbouring windows share their boundary, and so do

@@ -9,6 +9,7 @@ mod elements;
 mod encoder;
 mod fields;
 mod look;
+mod order;
 mod pcm;
 mod pipeline;
 mod resize;

@@ -150,6 +150,23 @@ pub fn buffer(data: Bytes, pts: gst::ClockTime, duration: Option<gst::ClockTime>
     buffer
 }
 
+/// Writes `time` on `buffer` once more, where a decoder leaves it alone: their base class writes over a PTS that is
+/// before that of the picture before.
+pub fn stamp(buffer: &mut gst::Buffer, time: gst::ClockTime) {
+    gst::ReferenceTimestampMeta::add(buffer.make_mut(), &stamp_caps(), time, gst::ClockTime::NONE);
+}
+
+/// The time by [`stamp`], or, where a decoder does not hand it on, the PTS.
+pub fn stamped(buffer: &gst::BufferRef) -> Option<gst::ClockTime> {
+    let caps = stamp_caps();
+    let mut stamps = buffer.iter_meta::<gst::ReferenceTimestampMeta>();
+    stamps.find(|stamp| stamp.reference() == &*caps).map(|stamp| stamp.timestamp()).or(buffer.pts())
+}
+
+fn stamp_caps() -> gst::Caps {
+    gst::Caps::new_empty_simple("timestamp/x-segmill-unit")
+}
+
 /// The bytes of a sample's buffer.
 pub fn bytes(sample: &gst::Sample) -> Result<Bytes, Failure> {
     let buffer = sample.buffer().ok_or_else(|| pipeline_failed("a sample without a buffer"))?;

@@ -15,13 +15,14 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 
 use super::look::{self, Look};
+use super::order::{Order, Place};
 use super::pipeline::{self, Fault, pipeline_failed};
 use super::rung::{self, Rendition, Showing};
 use super::sink::Sink;
 use super::times::Times;
 use super::{elements, fields};
 use crate::job::{Failure, FailureCode, Job, Schedule, Stats, VideoSpec};
-use crate::media::{Ticks, Video, VideoCodec, Window};
+use crate::media::{Ticks, Video, VideoCodec};
 
 /// Makes all renditions of the job; checks that each has the pictures it is to have, all of them, once.
 pub fn transcode(
@@ -42,13 +43,14 @@ pub fn transcode(
         return Err(Failure::new(FailureCode::BadMedia, "no unit is presented inside the window"));
     }
     let fault = Fault::default();
-    let kept = Arc::new(Mutex::new(Kept::default()));
+    let order = Order::new(times.ticks(), job.window);
+    let kept = Arc::new(Mutex::new(Kept { order, spoke: false }));
     let pipeline = gst::Pipeline::new();
 
     let source = pipeline::source(&source_caps(video, frame_rate)?);
     let decoder = decoder(video, job)?;
     let decoded = source_pad(&decoder)?;
-    keep_window(&decoded, job.window, &times, &kept, &fault);
+    keep_window(&decoded, &times, &kept, &fault);
     let by_field = renditions.iter().any(|spec| spec.by_field(video));
     if video.has_fields() {
         fields::take_apart(&decoded, by_field.then(|| times.frame() / 2), &fault);
@@ -73,14 +75,19 @@ pub fn transcode(
 
     let buffers = job.units.iter().map(|unit| {
         let pts = times.of(unit.pts).unwrap_or_default();
-        pipeline::buffer(unit.data.clone(), pts, Some(times.frame()))
+        let mut buffer = pipeline::buffer(unit.data.clone(), pts, Some(times.frame()));
+        pipeline::stamp(&mut buffer, pts);
+        buffer
     });
     let spoke = kept.clone();
     pipeline::run(pipeline, &source, buffers, &fault, move || lock(&spoke).spoke)?;
 
-    let decoded = lock(&kept).count;
+    let (decoded, moved) = {
+        let kept = lock(&kept);
+        (kept.order.count(), kept.order.moved())
+    };
     check_counts(expected, decoded, counts.iter().map(|(wanted, count)| (*wanted, count.load(Ordering::Relaxed))))?;
-    Ok(Stats { units_in: expected, decoded, ..Stats::default() })
+    Ok(Stats { units_in: expected, decoded, moved, ..Stats::default() })
 }
 
 /// One branch for each depth that is made, and in each the rungs from the largest to the smallest.
@@ -173,20 +180,17 @@ fn decoder(video: &Video, job: &Job) -> Result<gst::Element, Failure> {
 }
 
 /// What has come out of the decoder.
-#[derive(Default)]
 struct Kept {
-    /// Pictures inside the window.
-    count: u64,
-    last: Option<Ticks>,
+    order: Order,
     /// Whether the decoder has given a format.
     spoke: bool,
 }
 
-/// Drops what is presented outside the window; each picture's time must be one that was sent, later than the last.
-fn keep_window(decoded: &gst::Pad, window: Window, times: &Arc<Times>, kept: &Arc<Mutex<Kept>>, fault: &Fault) {
+/// Drops what is presented outside the window, and shows the rest in the order in which it comes.
+fn keep_window(decoded: &gst::Pad, times: &Arc<Times>, kept: &Arc<Mutex<Kept>>, fault: &Fault) {
     let (times, kept, fault) = (times.clone(), kept.clone(), fault.clone());
     decoded.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-        let Some(time) = info.buffer().and_then(|buffer| buffer.pts()) else {
+        let Some(time) = info.buffer().and_then(|buffer| pipeline::stamped(buffer)) else {
             fault.set(mismatch("a decoded picture has no time"));
             return gst::PadProbeReturn::Drop;
         };
@@ -194,16 +198,21 @@ fn keep_window(decoded: &gst::Pad, window: Window, times: &Arc<Times>, kept: &Ar
             fault.set(mismatch(format!("a decoded picture has the time {time}, which no unit has")));
             return gst::PadProbeReturn::Drop;
         };
-        if !window.contains(pts) {
-            return gst::PadProbeReturn::Drop;
+        match lock(&kept).order.place(pts) {
+            Place::Dropped => return gst::PadProbeReturn::Drop,
+            Place::Unknown => {
+                fault.set(mismatch(format!("the picture of tick {} was decoded twice", pts.0)));
+                return gst::PadProbeReturn::Drop;
+            }
+            Place::Shown(at) => {
+                let at = times.of(at);
+                if let Some(gst::PadProbeData::Buffer(picture)) = &mut info.data
+                    && picture.pts() != at
+                {
+                    picture.make_mut().set_pts(at);
+                }
+            }
         }
-        let mut kept = lock(&kept);
-        if kept.last.is_some_and(|last| last >= pts) {
-            fault.set(mismatch(format!("pictures came out of order at tick {}", pts.0)));
-            return gst::PadProbeReturn::Drop;
-        }
-        kept.last = Some(pts);
-        kept.count += 1;
         gst::PadProbeReturn::Ok
     });
 }
