@@ -3,6 +3,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::process::Command;
 
 use bytes::Bytes;
 use segmill::media::demux::{Demuxer, Event, Limits, Spool, State};
@@ -140,4 +141,28 @@ fn parameter_sets_that_come_only_once_are_remembered() {
     let second = whole.iter().filter(|given| given.unit.track == whole[0].unit.track).nth(15).expect("a second GOP");
     let input = [&with[..second.unit.offset as usize], &without].concat();
     check("parameter sets only once", &input);
+}
+
+/// Pictures, and AAC in LATM whose StreamMuxConfig stands in every `interval`th element.
+fn latm(interval: usize, sample_rate: u32) -> Vec<u8> {
+    let made = clip(Shape::Ts, Picture::H264, Sound::Aac);
+    let made = Clip { sample_rate, ..made };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let ffmpeg = |arguments: &str, file: &str| {
+        let mut ffmpeg = Command::new("ffmpeg");
+        ffmpeg.args(["-v", "error", "-nostdin", "-i"]).arg(made.path()).args(arguments.split_whitespace());
+        let done = ffmpeg.arg(file).current_dir(folder.path()).status().expect("ffmpeg is installed");
+        assert!(done.success(), "{arguments}");
+    };
+    ffmpeg(&format!("-map 0:a -c copy -bsf:a aac_adtstoasc -f latm -smc-interval {interval}"), "sound.latm");
+    ffmpeg("-f loas -i sound.latm -map 0:v -map 1:a -c copy -bitexact -f mpegts", "clip.ts");
+    std::fs::read(folder.path().join("clip.ts")).expect("a clip that was just made")
+}
+
+#[test]
+fn the_multiplex_of_latm_is_remembered_where_it_is_told_only_once() {
+    let once = latm(60_000, 48_000);
+    check("told once", &once);
+    check("told now and then", &latm(20, 48_000));
+    check("another one in the middle", &[once, latm(60_000, 44_100)].concat());
 }

@@ -1,6 +1,7 @@
 //! AAC in LATM (ISO/IEC 14496-3 1.7): one programme of one layer, which is all that broadcasts hold.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::aac;
 use super::bits::Bits;
@@ -17,12 +18,12 @@ pub fn element_length(data: &[u8]) -> Option<usize> {
 }
 
 /// What a stream of AudioMuxElements holds, as its last StreamMuxConfig told.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Multiplex {
     set_up: Option<SetUp>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct SetUp {
     /// The AudioSpecificConfig, from its first bit on.
     config: Bytes,

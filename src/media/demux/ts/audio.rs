@@ -1,5 +1,7 @@
 //! AAC in ADTS and LATM, MPEG audio, AC-3, E-AC-3: PES payload → one access unit for each frame, and the set-up.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 
 use super::elementary::{Found, Marks, Unit};
@@ -10,13 +12,15 @@ use crate::media::{self, AudioCodec, Error, Format, Sync, Ticks};
 const HEADER: usize = 9;
 /// Frames of one E-AC-3 unit: eight programmes of an independent and eight dependent substreams.
 const SUBSTREAMS: usize = 72;
+/// Changes of the multiplex of LATM that are remembered.
+const MULTIPLEXES: usize = 16;
 
 /// One audio stream.
 #[derive(Debug)]
 pub struct Audio {
     codec: AudioCodec,
     /// Where the frames are those of LATM.
-    latm: Option<latm::Multiplex>,
+    latm: Option<Latm>,
     name: String,
     buffer: Vec<u8>,
     /// Stamps, and where their PES begin in the input.
@@ -27,6 +31,13 @@ pub struct Audio {
     locked: bool,
     clock: Option<Clock>,
     set_up: Option<SetUp>,
+}
+
+/// The multiplex in force, and those that were, latest first, each with where the PES begins in which it was told.
+#[derive(Debug, Default)]
+struct Latm {
+    multiplex: latm::Multiplex,
+    told: VecDeque<(u64, latm::Multiplex)>,
 }
 
 /// Counts samples from a PES's PTS on, so that no rounding adds up.
@@ -72,7 +83,22 @@ impl Audio {
 
     /// AAC in LATM, with its sync words (ISO/IEC 13818-1 2.11.2.2).
     pub fn latm(name: &str) -> Self {
-        Self { latm: Some(latm::Multiplex::default()), ..Self::new(AudioCodec::Aac, name) }
+        Self { latm: Some(Latm::default()), ..Self::new(AudioCodec::Aac, name) }
+    }
+
+    /// The multiplex of LATM that was in force where a PES begins at `offset` of the input; None where it is not LATM.
+    pub fn multiplex(&self, offset: u64) -> Option<latm::Multiplex> {
+        let told = &self.latm.as_ref()?.told;
+        let before = told.iter().find(|(at, _)| *at < offset);
+        Some(before.map(|(_, multiplex)| multiplex.clone()).unwrap_or_default())
+    }
+
+    /// Goes on with a multiplex that was told before.
+    pub fn know(&mut self, multiplex: &latm::Multiplex) {
+        if let Some(latm) = &mut self.latm {
+            latm.multiplex = multiplex.clone();
+            latm.told = VecDeque::from([(0, multiplex.clone())]);
+        }
     }
 
     pub fn begin(&mut self, pts: Option<Ticks>, offset: u64) {
@@ -148,8 +174,9 @@ impl Audio {
         self.locked = true;
         let pts = self.marks.take(at);
         match &mut self.latm {
-            Some(multiplex) => {
-                let units = multiplex.read(data.get(frame.header..)?);
+            Some(latm) => {
+                let offset = pts.map(|(_, offset)| offset).or(self.clock.map(|clock| clock.offset));
+                let units = latm.read(data.get(frame.header..)?, offset.unwrap_or(u64::MAX));
                 self.element(units, pts, found);
             }
             None => self.whole_frame(&frame, data, pts, found),
@@ -307,6 +334,18 @@ impl Audio {
             AudioCodec::Opus => return None,
         };
         (frame.length > frame.header && frame.rate > 0).then_some(frame)
+    }
+}
+
+impl Latm {
+    /// See [`latm::Multiplex::read`]. The element goes by the stamps of the PES that begins at `offset`.
+    fn read(&mut self, element: &[u8], offset: u64) -> Result<(Bytes, Vec<Bytes>), Error> {
+        let units = self.multiplex.read(element);
+        if self.told.front().is_none_or(|(_, last)| *last != self.multiplex) {
+            self.told.truncate(MULTIPLEXES - 1);
+            self.told.push_front((offset, self.multiplex.clone()));
+        }
+        units
     }
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::audio::Audio;
 use super::psi::Content;
 use super::video::Video;
+use crate::media::codec::latm;
 use crate::media::{Error, Format, Sync, Ticks};
 
 /// What is found in an elementary stream, in its order.
@@ -60,6 +61,21 @@ impl Elementary {
     pub fn set_up(&mut self, format: &Format) {
         if let (Self::Video(video), Format::Video(known)) = (self, format) {
             video.know(known);
+        }
+    }
+
+    /// See [`Audio::multiplex`].
+    pub fn multiplex(&self, offset: u64) -> Option<latm::Multiplex> {
+        match self {
+            Self::Video(_) => None,
+            Self::Audio(audio) => audio.multiplex(offset),
+        }
+    }
+
+    /// See [`Audio::know`].
+    pub fn know_multiplex(&mut self, multiplex: &latm::Multiplex) {
+        if let Self::Audio(audio) = self {
+            audio.know(multiplex);
         }
     }
 

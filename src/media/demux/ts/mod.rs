@@ -24,6 +24,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Event, Limits};
+use crate::media::codec::latm;
 use crate::media::data::scte35;
 use crate::media::timeline::{TIMESCALE, Timeline};
 use crate::media::{AccessUnit, DataKind, DataUnit, Error, Format, Ticks, Track, TrackId};
@@ -89,6 +90,8 @@ pub struct State {
     /// The PID of the programme's map, and the section itself.
     map: u16,
     section: Vec<u8>,
+    /// Those of the streams of LATM, by PID: a stream may tell its own only once.
+    multiplexes: Vec<(u16, latm::Multiplex)>,
 }
 
 /// A programme of the PAT that may be read.
@@ -171,6 +174,10 @@ impl Demuxer {
             if let Some(known) = tracks.iter().find(|track| track.id == stream.track()) {
                 stream.know(&known.format);
             }
+            let of = |(pid, _): &&(u16, _)| *pid == stream.announced.pid;
+            if let (Some(elementary), Some((_, known))) = (&mut stream.elementary, state.multiplexes.iter().find(of)) {
+                elementary.know_multiplex(known);
+            }
             demuxer.streams.push(stream);
         }
         let section = state.section.clone();
@@ -194,7 +201,18 @@ impl Demuxer {
         let chosen = self.candidates.iter().find(|candidate| Some(candidate.programme.number) == self.programme)?;
         let section = chosen.section.clone();
         let counter = self.associations.iter().find(|(at, _)| *at < offset).map(|(_, counter)| *counter);
-        Some((offset, State { reference: self.timeline.reference(), counter, map: chosen.programme.map, section }))
+        let multiplexes = self.streams.iter().filter_map(|stream| {
+            let multiplex = stream.elementary.as_ref()?.multiplex(offset)?;
+            Some((stream.announced.pid, multiplex))
+        });
+        let state = State {
+            reference: self.timeline.reference(),
+            counter,
+            map: chosen.programme.map,
+            section,
+            multiplexes: multiplexes.collect(),
+        };
+        Some((offset, state))
     }
 
     /// How many bytes of the input are set-up: those before the first PES.
