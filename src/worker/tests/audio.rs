@@ -31,7 +31,7 @@ fn segment(clip: &Clip, spec: &AudioSpec, from: i64, to: i64) -> Job {
     let inside = |n: &usize| window.contains(clip.units[*n].pts);
     let first = (0..clip.units.len()).find(inside).unwrap();
     let last = (0..clip.units.len()).rfind(inside).unwrap();
-    let units = first.saturating_sub(35)..(last + 3).min(clip.units.len());
+    let units = first.saturating_sub(67)..(last + 3).min(clip.units.len());
     clip.job_of(units, window, Work::Audio { renditions: vec![spec] })
 }
 

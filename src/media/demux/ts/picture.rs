@@ -66,10 +66,15 @@ pub struct Sequence {
     order_bits: Option<u32>,
 }
 
+/// The RBSP of a NAL unit. One that is hardly more than its header has none; h264-reader can't count that far down.
+fn payload(nal: &[u8]) -> Option<std::borrow::Cow<'_, [u8]>> {
+    if nal.len() > 2 { decode_nal(nal).ok() } else { None }
+}
+
 impl Sequence {
     /// None where the SPS is not readable.
     pub fn of(sps: &[u8]) -> Option<Self> {
-        let rbsp = decode_nal(sps).ok()?;
+        let rbsp = payload(sps)?;
         let sps = SeqParameterSet::from_bits(BitReader::new(&rbsp[..])).ok()?;
         Some(Self {
             frame_num_bits: u32::from(sps.log2_max_frame_num_minus4) + 4,
@@ -298,7 +303,7 @@ impl Grouping {
 /// 7.3.3).
 fn h264_slice(nal: &[u8], sequence: Sequence) -> Option<(Option<Field>, Option<Order>)> {
     let idr = nal.first()? & 0x1f == 5;
-    let rbsp = decode_nal(nal.get(..32).unwrap_or(nal)).ok()?;
+    let rbsp = payload(nal.get(..32).unwrap_or(nal))?;
     let mut bits = Bits { data: &rbsp, at: 0 };
     for _first_mb_slice_type_pps in 0..3 {
         bits.exp_golomb()?;
@@ -473,5 +478,12 @@ mod tests {
         assert!(!begins(VideoCodec::H264, &stream(&[FURTHER])));
         assert!(!begins(VideoCodec::H264, &[&[1], &stream(&[AUD])[..]].concat()));
         assert!(!begins(VideoCodec::H264, &[0, 0, 0]));
+    }
+
+    #[test]
+    fn a_unit_that_is_hardly_more_than_its_header_tells_nothing() {
+        for nal in [&[][..], &[0x67], &[0x67, 0x64], &[0x65, 0x88]] {
+            assert!(Sequence::of(nal).is_none() && payload(nal).is_none(), "{nal:?}");
+        }
     }
 }
