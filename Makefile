@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup build test hostile fuzz-smoke fuzz soak demo run clean
+.PHONY: help setup build test hostile fuzz-smoke fuzz soak chaos demo run clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ fuzz: setup ## an hour of fuzzing in all
 
 soak: setup ## hours of media, handed over every minute; takes a quarter of an hour (SOAK_MEDIA_S, SOAK_WALL_S)
 	cargo test --locked --release --test soak -- --nocapture
+
+chaos: setup ## faults, kills, damaged streams and ends under load, for half an hour (CHAOS_KILLS, CHAOS_FLIPS)
+	cargo build --locked --examples
+	for test in faults kills drain bytes; do cargo test --locked --test chaos_$$test -- --nocapture || exit 1; done
 
 demo: setup ## stream a clip through a service on this machine, and check what comes back
 	@scripts/demo.sh

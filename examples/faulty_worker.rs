@@ -12,10 +12,14 @@ use std::process::{ExitCode, abort};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
 use segmill::ipc::FromWorker;
 use segmill::ipc::worker_end::Reader;
 use segmill::job::{EncodedSample, Failure, FailureCode, Inventory, Job, Stats, Work};
 use segmill::media::Ticks;
+
+/// All that one that eats memory may have, bytes.
+const MEMORY: u64 = 512 << 20;
 
 fn main() -> ExitCode {
     let socket = std::io::stdin().as_fd().try_clone_to_owned().expect("standard input is the socket");
@@ -34,13 +38,13 @@ fn main() -> ExitCode {
         match told(&job) {
             None => send(&mut socket, &answer(&job)),
             // Held until the job is done, so that the test sees when the worker dies.
-            Some((directive, _director)) => obey(directive, &job, &mut socket),
+            Some((directive, mut director)) => obey(directive, &job, &mut socket, &mut director),
         }
     }
     ExitCode::SUCCESS
 }
 
-fn obey(directive: u8, job: &Job, socket: &mut UnixStream) {
+fn obey(directive: u8, job: &Job, socket: &mut UnixStream, director: &mut UnixStream) {
     let good = answer(job);
     let half = good.get(..good.len() / 2).unwrap_or_default();
     match directive {
@@ -70,10 +74,57 @@ fn obey(directive: u8, job: &Job, socket: &mut UnixStream) {
             std::thread::sleep(Duration::from_millis(20));
             send(socket, std::slice::from_ref(frame));
         }),
+        b'k' => loop {
+            std::hint::spin_loop();
+        },
+        b'a' => {
+            let most = Rlimit { current: Some(MEMORY), maximum: Some(MEMORY) };
+            setrlimit(Resource::As, most).expect("a lower limit is granted");
+            let mut eaten = Vec::new();
+            loop {
+                eaten.push(vec![1u8; 16 << 20]);
+            }
+        }
+        b'v' => loop {
+            // The first is the runtime's own, which looks whether its stack has overflowed.
+            kill_process(getpid(), Signal::SEGV).expect("it is this process");
+        },
+        b'q' => {
+            // A frame that never ends.
+            send(socket, half);
+            write(socket, &[0, 0, 1, 0, 0]);
+            hang()
+        }
+        b'l' => {
+            let mut frames = good;
+            frames.insert(1, sample(vec![0; 3 * 640 * 360 + (64 << 10) + 1]));
+            send(socket, &frames);
+        }
+        b'n' => {
+            let mut frames = good;
+            frames.pop();
+            frames.push(FromWorker::Finished(Stats { cpu_us: u64::MAX, ..Stats::default() }));
+            send(socket, &frames);
+        }
+        b'u' => {
+            let mut frames = good;
+            frames.pop();
+            frames.push(FromWorker::Finished(Stats { decoded: 1 << 40, ..Stats::default() }));
+            send(socket, &frames);
+        }
+        b'i' => {
+            send(socket, &good);
+            director.read_exact(&mut [0]).expect("the test says when");
+            send(socket, &[sample(Vec::new())]);
+            hang()
+        }
+        b't' => {
+            send(socket, &good);
+            hang()
+        }
         b'o' => {
             let mut frames = good;
-            let extra = EncodedSample { pts: Ticks(0), sync: true, data: Bytes::new() };
-            frames.insert(frames.len() - 1, FromWorker::Sample { rendition: 0, sample: extra });
+            frames.insert(frames.len() - 1, sample(Vec::new()));
             send(socket, &frames);
         }
         b's' => {
@@ -111,6 +162,10 @@ fn answer(job: &Job) -> Vec<FromWorker> {
     }
     frames.push(FromWorker::Finished(Stats { units_in: job.units.len() as u64, ..Default::default() }));
     frames
+}
+
+fn sample(data: Vec<u8>) -> FromWorker {
+    FromWorker::Sample { rendition: 0, sample: EncodedSample { pts: Ticks(0), sync: true, data: data.into() } }
 }
 
 fn failed(code: FailureCode) -> FromWorker {

@@ -35,6 +35,7 @@ pub struct Config {
     pub sessions: Sessions,
     pub resume: Resume,
     pub clocks: WorkerClocks,
+    pub poison: Poison,
     pub scratch: Scratch,
     pub log: Log,
 }
@@ -68,6 +69,7 @@ impl Config {
             sessions: args.sessions,
             resume: args.resume,
             clocks: args.clocks,
+            poison: args.poison,
             scratch: args.scratch,
             log: args.log,
         })
@@ -133,6 +135,8 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub clocks: WorkerClocks,
     #[command(flatten)]
+    pub poison: Poison,
+    #[command(flatten)]
     pub scratch: Scratch,
     #[command(flatten)]
     pub log: Log,
@@ -192,8 +196,9 @@ pub struct Sessions {
           value_parser = duration::<1_000, 600_000>)]
     pub write_timeout: Duration,
 
-    /// After SIGTERM, how long sessions may take to finish what is in flight; Cloud Run kills at 10 s
-    #[arg(long, env = "SEGMILL_DRAIN", value_name = "DURATION", default_value = "9s",
+    /// From SIGTERM to the exit at the most: what is in flight is finished, and what is not by then is cut off. Cloud Run
+    /// kills at 10 s
+    #[arg(long, env = "SEGMILL_DRAIN", value_name = "DURATION", default_value = "8500ms",
           value_parser = duration::<0, 3_600_000>)]
     pub drain: Duration,
 
@@ -255,10 +260,29 @@ pub struct WorkerClocks {
           default_value = "15s", value_parser = duration::<100, 600_000>)]
     pub progress: Duration,
 
-    /// For a whole job
+    /// For a whole job…
     #[arg(long = "worker-wall-timeout", env = "SEGMILL_WORKER_WALL_TIMEOUT", value_name = "DURATION",
           default_value = "120s", value_parser = duration::<1_000, 3_600_000>)]
     pub wall: Duration,
+
+    /// …and this much more for each second of its media
+    #[arg(long = "worker-wall-per-media-second", env = "SEGMILL_WORKER_WALL_PER_MEDIA_SECOND", value_name = "DURATION",
+          default_value = "15s", value_parser = duration::<0, 600_000>)]
+    pub wall_per_media_second: Duration,
+}
+
+/// Segments of which two workers have died, kept for whoever wants to find out why: they are clients' media.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Poison segments")]
+pub struct Poison {
+    /// Keep them there, a file each, which `segmill worker --replay FILE` does again; without it they are not kept
+    #[arg(id = "poison_dir", long = "poison-dir", env = "SEGMILL_POISON_DIR", value_name = "DIR", value_parser = directory)]
+    pub dir: Option<PathBuf>,
+
+    /// Most bytes there; past it the oldest go
+    #[arg(id = "poison_bytes", long = "poison-bytes", env = "SEGMILL_POISON_BYTES", value_name = "BYTES", default_value = "256MiB",
+          value_parser = bytes::<MIB, { 1024 * GIB }>)]
+    pub bytes: u64,
 }
 
 /// Space for files whose index comes last. On Cloud Run this is memory.
@@ -426,6 +450,11 @@ fn resume_key(text: &str) -> Result<Vec<u8>, &'static str> {
     if key.len() < LEAST { Err("is shorter than 32 bytes") } else { Ok(key) }
 }
 
+fn directory(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_dir() { Ok(path) } else { Err("is not a directory".to_owned()) }
+}
+
 fn filter(text: &str) -> Result<String, String> {
     EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
@@ -473,7 +502,7 @@ mod tests {
         assert_eq!(config.segments.max_pixels, 4096 * 2304);
         assert!(config.segments.max_gop >= Duration::from_secs(30));
         assert_eq!(config.sessions.message_bytes, 1 << 20);
-        assert_eq!(config.sessions.drain, Duration::from_secs(9));
+        assert_eq!(config.sessions.drain, Duration::from_millis(8500));
         assert_eq!(config.scratch.bytes, 2 << 30);
         assert!(configured("", &[]).unwrap().workers >= 1);
     }
@@ -496,6 +525,9 @@ mod tests {
             ("--segments-in-flight 1", "--segments-in-flight"),
             ("--segment-ms 199", "--segment-ms"),
             ("--segment-ms 30001", "--segment-ms"),
+            ("--worker-wall-per-media-second 11m", "--worker-wall-per-media-second"),
+            ("--poison-dir /there/is/none", "is not a directory"),
+            ("--poison-bytes 1KiB", "--poison-bytes"),
             ("--max-segment-bytes 1GB", "write it as"),
             ("--max-segment-bytes 18446744073709551615GiB", "write it as"),
             ("--max-segment-bytes 0", "must be from 65536 to"),

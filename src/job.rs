@@ -235,8 +235,10 @@ pub enum FailureCode {
     FrameMismatch,
     /// An element of the pipeline failed for another reason.
     PipelineFailed,
-    /// The worker process ended in mid-job.
+    /// The worker process ended in mid-job, by its own doing.
     WorkerDied,
+    /// The worker process was killed in mid-job by somebody else, too often.
+    WorkerKilled,
     /// A clock ran out and the worker was killed.
     WorkerTimeout,
     /// The worker's answer broke the rules of the ipc.
@@ -256,6 +258,7 @@ impl FailureCode {
             Self::FrameMismatch => "frame_mismatch",
             Self::PipelineFailed => "pipeline_failed",
             Self::WorkerDied => "worker_died",
+            Self::WorkerKilled => "worker_killed",
             Self::WorkerTimeout => "worker_timeout",
             Self::WorkerProtocol => "worker_protocol",
             Self::Poison => "poison_segment",
@@ -267,7 +270,12 @@ impl FailureCode {
     pub fn retryable(self) -> bool {
         matches!(
             self,
-            Self::PipelineFailed | Self::WorkerDied | Self::WorkerTimeout | Self::WorkerProtocol | Self::FrameMismatch
+            Self::PipelineFailed
+                | Self::WorkerDied
+                | Self::WorkerKilled
+                | Self::WorkerTimeout
+                | Self::WorkerProtocol
+                | Self::FrameMismatch
         )
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use segmill::job::{Deinterlace, FailureCode, Job, Preset, VideoSpec, Work};
 use segmill::media::{
     AccessUnit, Chroma, Colour, Format, Hdr, Sync, Ticks, Timescale, Track, TrackId, Video, VideoCodec, Window,
 };
-use segmill::pool::{Config, Done, Observer, Pool, StartError, Workers};
+use segmill::pool::{Config, Done, Observer, PoisonDir, Pool, QuarantineEvent, StartError, Workers};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
@@ -43,6 +44,11 @@ async fn a_fault_has_its_name_and_the_job_is_done_by_a_fresh_worker() {
         (b'o', "frame_mismatch"),
         (b's', "frame_mismatch"),
         (b'p', "pipeline_failed"),
+        (b'v', "worker_died"),
+        (b'a', "worker_died"),
+        (b'l', "worker_protocol"),
+        (b'n', "worker_protocol"),
+        (b'u', "worker_protocol"),
     ];
     let mut fixture = Fixture::start(|_| ()).await;
     for (fault, cause) in faults {
@@ -92,14 +98,91 @@ async fn a_failure_that_stays_keeps_its_name() {
 }
 
 #[tokio::test]
-async fn a_worker_that_hangs_is_killed_by_its_clock() {
+async fn a_worker_that_hangs_or_spins_is_killed_by_its_clock() {
     let mut fixture = Fixture::start(|config| config.progress_timeout = Duration::from_millis(1500)).await;
+    for fault in [b'h', b'k', b'q'] {
+        let (job, running) = fixture.run_directed();
+        let hanging = fixture.director.asked().await.tell_and_keep(fault).await;
+        hanging.dead().await;
+        fixture.director.asked().await.tell(b'e').await;
+        assert_right(&job, &running.await.expect("no panic"), 2);
+        assert_eq!(fixture.observer.restarts.recv().await, Some("worker_timeout"));
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_speaks_unasked_is_killed_and_counted() {
+    let mut fixture = Fixture::start(|_| ()).await;
     let (job, running) = fixture.run_directed();
-    let hanging = fixture.director.asked().await.tell_and_keep(b'h').await;
-    hanging.dead().await;
+    let babbling = fixture.director.asked().await.tell_and_keep(b'i').await;
+    assert_right(&job, &running.await.expect("no panic"), 1);
+    fixture.observer.until(|workers, _| workers.idle == 1).await;
+    babbling.tell_and_keep(b'!').await.dead().await;
+    assert_eq!(fixture.observer.restarts.recv().await, Some("worker_protocol"));
+}
+
+#[tokio::test]
+async fn a_worker_that_does_not_stop_is_killed_when_the_pool_closes() {
+    let mut fixture = Fixture::start(|_| ()).await;
+    let (job, running) = fixture.run_directed();
+    let stuck = fixture.director.asked().await.tell_and_keep(b't').await;
+    assert_right(&job, &running.await.expect("no panic"), 1);
+    fixture.pool.close().await;
+    assert!(test_kill_process(pid(stuck.pid)).is_err(), "the process is gone");
+}
+
+#[tokio::test]
+async fn a_job_whose_workers_are_killed_from_outside_is_not_at_fault() {
+    let mut fixture = Fixture::start(|_| ()).await;
+    for (signal, times) in [(Signal::KILL, 7), (Signal::TERM, 7), (Signal::KILL, 8)] {
+        let (job, running) = fixture.run_directed();
+        for _ in 0..times {
+            kill_process(pid(fixture.director.asked().await.pid), signal).expect("it runs");
+            assert_eq!(fixture.observer.restarts.recv().await, Some("worker_killed"));
+        }
+        if times < 8 {
+            // It is not held to have been tried: its own fault still has its second try.
+            fixture.director.asked().await.tell(b'd').await;
+            fixture.director.asked().await.tell(b'e').await;
+            assert_eq!(fixture.observer.restarts.recv().await, Some("worker_died"));
+            assert_right(&job, &running.await.expect("no panic"), times + 2);
+        } else {
+            let done = running.await.expect("no panic");
+            assert_eq!((code(&done), done.attempts), (Some(FailureCode::WorkerKilled), times));
+        }
+    }
+    assert_eq!(fixture.observer.quarantine.try_recv().ok(), None);
+}
+
+#[tokio::test]
+async fn a_poison_job_that_comes_again_costs_no_worker_and_is_kept_for_who_wants_to_see_it() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let dir = folder.path().to_owned();
+    let mut fixture = Fixture::start(|config| config.poison = Some(PoisonDir { dir, bytes: 1 << 20 })).await;
+    let (job, running) = fixture.run_directed();
+    for _ in 0..2 {
+        fixture.director.asked().await.tell(b'd').await;
+        assert_eq!(fixture.observer.restarts.recv().await, Some("worker_died"));
+    }
+    assert_eq!(code(&running.await.expect("no panic")), Some(FailureCode::Poison));
+    let again = fixture.pool.run(Job { id: 1000, seq: 1000, ..job.clone() }).await;
+    assert_eq!((code(&again), again.attempts), (Some(FailureCode::Poison), 0));
+    assert_eq!(fixture.observer.quarantine.recv().await, Some(QuarantineEvent::Added));
+    assert_eq!(fixture.observer.quarantine.recv().await, Some(QuarantineEvent::Answered));
+    // One that only looks like it is another.
+    let mut other = job.clone();
+    other.units[1].data = vec![0xaa; other.units[1].data.len()].into();
+    let running = fixture.run(other.clone());
     fixture.director.asked().await.tell(b'e').await;
-    assert_right(&job, &running.await.expect("no panic"), 2);
-    assert_eq!(fixture.observer.restarts.recv().await, Some("worker_timeout"));
+    assert_right(&other, &running.await.expect("no panic"), 1);
+    fixture.pool.close().await;
+    let kept: Vec<_> =
+        std::fs::read_dir(folder.path()).expect("a directory").map(|file| file.expect("a file")).collect();
+    let [file] = kept.as_slice() else { panic!("{kept:?}") };
+    let file = std::fs::File::open(file.path()).expect("it is there");
+    let read = segmill::ipc::worker_end::Reader::new(file).read_job().expect("well-formed").expect("a job");
+    assert_eq!(read, job);
+    assert_eq!(fixture.restarts().await, [""; 0], "the first two were seen");
 }
 
 #[tokio::test]
@@ -318,6 +401,8 @@ struct Fixture {
     pool: Pool,
     director: Director,
     observer: Observed,
+    /// No two jobs are the same.
+    next_id: AtomicU64,
 }
 
 impl Fixture {
@@ -326,11 +411,11 @@ impl Fixture {
         change(&mut config);
         let (observer, observed) = Recorder::new();
         let pool = Pool::start(config, Arc::new(observer)).await.expect("the faulty worker starts");
-        Self { pool, director: Director::new(), observer: observed }
+        Self { pool, director: Director::new(), observer: observed, next_id: AtomicU64::new(1) }
     }
 
     fn directed_job(&self) -> Job {
-        job(1, &self.director.question(), 2)
+        job(self.next_id.fetch_add(1, Ordering::Relaxed), &self.director.question(), 2)
     }
 
     fn run_directed(&self) -> (Job, JoinHandle<Done>) {
@@ -420,19 +505,23 @@ impl Asked {
 /// Hands on what the pool tells.
 struct Recorder {
     restarts: mpsc::UnboundedSender<&'static str>,
+    quarantine: mpsc::UnboundedSender<QuarantineEvent>,
     state: watch::Sender<(Workers, usize)>,
 }
 
 struct Observed {
     restarts: mpsc::UnboundedReceiver<&'static str>,
+    quarantine: mpsc::UnboundedReceiver<QuarantineEvent>,
     state: watch::Receiver<(Workers, usize)>,
 }
 
 impl Recorder {
     fn new() -> (Self, Observed) {
         let (restarts, seen) = mpsc::unbounded_channel();
+        let (quarantine, seen_quarantine) = mpsc::unbounded_channel();
         let (state, seen_state) = watch::channel(Default::default());
-        (Self { restarts, state }, Observed { restarts: seen, state: seen_state })
+        let observed = Observed { restarts: seen, quarantine: seen_quarantine, state: seen_state };
+        (Self { restarts, quarantine, state }, observed)
     }
 }
 
@@ -444,6 +533,10 @@ impl Observer for Recorder {
     fn worker_restarted(&self, cause: &'static str) {
         // The test may be over.
         let _ = self.restarts.send(cause);
+    }
+
+    fn quarantine(&self, event: QuarantineEvent) {
+        let _ = self.quarantine.send(event);
     }
 
     fn queue(&self, jobs: usize, _media: Duration) {

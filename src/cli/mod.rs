@@ -28,7 +28,7 @@ enum Command {
     Push(push::PushArgs),
     /// One worker process; started by the service
     #[command(hide = true)]
-    Worker,
+    Worker(worker::WorkerArgs),
 }
 
 /// The whole program.
@@ -51,7 +51,7 @@ pub fn run() -> ExitCode {
             Ok(plan) => block_on(push::push(plan)),
             Err(error) => usage(&error),
         },
-        Command::Worker => worker::run(),
+        Command::Worker(args) => worker::run(args),
     }
 }
 

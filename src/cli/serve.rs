@@ -4,12 +4,17 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::timeout;
 
 use crate::config::{Config, LogFormat};
 use crate::server::service::{Service, StartError};
 use crate::telemetry;
+
+/// How long a collector may take to take the last traces.
+const LAST_TRACES: Duration = Duration::from_millis(500);
 
 /// Runs the service until SIGTERM or SIGINT, drains it, and exits with 0; 1 where it could not start. A second signal
 /// ends it at once.
@@ -29,8 +34,11 @@ pub async fn serve(config: Config, environment: Vec<(OsString, OsString)>) -> Ex
             ExitCode::FAILURE
         }
     };
-    if tokio::task::spawn_blocking(|| telemetry.shutdown()).await.is_err() {
-        tracing::warn!("the exporter of traces panicked at shutdown");
+    // A collector that does not answer must not hold up the exit.
+    match timeout(LAST_TRACES, tokio::task::spawn_blocking(|| telemetry.shutdown())).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => tracing::warn!("the exporter of traces panicked at shutdown"),
+        Err(_) => tracing::warn!("the last traces were not taken in time"),
     }
     code
 }

@@ -70,6 +70,21 @@ pub async fn write_job(io: &mut (impl AsyncWrite + Unpin), job: &Job, threads: u
     Ok(())
 }
 
+/// Writes the whole of `job` as [`write_job`] does, to where writing blocks.
+///
+/// # Errors
+/// As [`write_job`]'s.
+pub fn write_job_to(io: &mut impl std::io::Write, job: &Job) -> Result<(), Error> {
+    let mut chunks = encode_job(job, job.threads)?;
+    while chunks.has_remaining() {
+        let length = chunks.chunk().len();
+        io.write_all(chunks.chunk())?;
+        chunks.advance(length);
+    }
+    io.flush()?;
+    Ok(())
+}
+
 pub(super) fn encode_job(job: &Job, threads: u32) -> Result<Chunks, Error> {
     let header = JobHeader {
         id: job.id,

@@ -1,12 +1,13 @@
 //! One worker process: its start, its jobs, its end. What can hang lives there; every wait for it has a clock, and
-//! the only way to stop it is SIGKILL. (The process is not reaped before it is waited for here, so its number can't
-//! have become another's.)
+//! the only way to stop it is SIGKILL (see [`super::hold`]).
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::Stdio;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child as Process, Command};
@@ -14,7 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::collect::{Collector, reported};
-use super::{Config, StartError, media, stderr};
+use super::hold::Hold;
+use super::{Config, StartError, collect, media, stderr};
 use crate::ipc::pool_end::{Reader, write_job};
 use crate::ipc::{self, FromWorker, MAX_FRAME, MAX_HELLO};
 use crate::job::{Failure, FailureCode, Inventory, Job, Outcome};
@@ -28,6 +30,7 @@ const EPITAPH: Duration = Duration::from_secs(1);
 /// A worker that has been started. It is killed when this is dropped, too; [`Child::kill`] also waits for its end.
 pub(super) struct Child {
     process: Process,
+    hold: Hold,
     reader: Reader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
     stderr: JoinSet<()>,
@@ -53,7 +56,8 @@ impl Child {
         if let (Some(stderr), Some(pid)) = (process.stderr.take(), process.id()) {
             lines.spawn(stderr::log(stderr, slot, pid));
         }
-        Ok(Self { process, reader: Reader::new(reader), writer, stderr: lines })
+        let hold = Hold::on(&process);
+        Ok(Self { process, hold, reader: Reader::new(reader), writer, stderr: lines })
     }
 
     /// None once it has ended.
@@ -69,17 +73,20 @@ impl Child {
             Ok(Ok(Some(FromWorker::Failed(failure)))) => Err(StartError::Refused(reported(failure))),
             Ok(Ok(Some(_))) => Err(StartError::Protocol("not a hello".into())),
             Ok(Ok(None) | Err(ipc::Error::Io(_) | ipc::Error::Truncated)) => {
-                Err(StartError::Died(self.epitaph().await))
+                Err(StartError::Died(self.epitaph().await.1))
             }
             Ok(Err(error)) => Err(StartError::Protocol(error.to_string())),
         }
     }
 
-    /// Ends when the worker does something that it must not do without a job: dying, too. Nothing is lost when the
-    /// future is dropped.
-    pub(super) async fn misbehaved(&mut self) {
-        // Whatever comes, even an error, is out of place.
-        let _ = self.reader.read(MAX_FRAME).await;
+    /// Ends when the worker does something that it must not do without a job, and says what: dying, or speaking. Nothing
+    /// is lost when the future is dropped.
+    pub(super) async fn misbehaved(&mut self) -> &'static str {
+        // Whatever it says is out of place: its first word is too long.
+        match self.reader.read(0).await {
+            Ok(None) | Err(ipc::Error::Io(_)) => "idle_exit",
+            Ok(Some(_)) | Err(_) => FailureCode::WorkerProtocol.code(),
+        }
     }
 
     /// Has it do one job. After a failure it is of no further use.
@@ -87,7 +94,10 @@ impl Child {
         match self.converse(job, threads, config).await {
             Ok(outcome) => Ok(outcome),
             Err(End::Failed(failure)) => Err(failure),
-            Err(End::Closed) => Err(Failure::new(FailureCode::WorkerDied, self.epitaph().await)),
+            Err(End::Closed) => {
+                let (code, message) = self.epitaph().await;
+                Err(Failure::new(code, message))
+            }
         }
     }
 
@@ -126,6 +136,7 @@ impl Child {
                         if !sent || !reader.is_empty() {
                             return Err(failed(FailureCode::WorkerProtocol, "it finished at the wrong time".into()));
                         }
+                        collect::check_stats(&stats, job, start.elapsed(), config.cpus)?;
                         return Ok(collector.into_outcome(stats));
                     }
                     Ok(None) | Err(ipc::Error::Io(_) | ipc::Error::Truncated) => return Err(End::Closed),
@@ -135,19 +146,21 @@ impl Child {
         }
     }
 
-    /// How it ended, for a person.
-    async fn epitaph(&mut self) -> String {
+    /// How it ended, by itself or by others, and for a person.
+    async fn epitaph(&mut self) -> (FailureCode, String) {
         match timeout(EPITAPH, self.process.wait()).await {
-            Ok(Ok(status)) => format!("the worker ended, {status}"),
-            Ok(Err(error)) => format!("the worker ended, {error}"),
-            Err(_) => "the worker closed its socket".into(),
+            Ok(Ok(status)) if was_killed(status) => {
+                (FailureCode::WorkerKilled, format!("the worker was killed from outside, {status}"))
+            }
+            Ok(Ok(status)) => (FailureCode::WorkerDied, format!("the worker ended, {status}")),
+            Ok(Err(error)) => (FailureCode::WorkerDied, format!("the worker ended, {error}")),
+            Err(_) => (FailureCode::WorkerDied, "the worker closed its socket".into()),
         }
     }
 
     /// Kills it and waits for its end and its last words.
     pub(super) async fn kill(mut self) {
-        // An error says that it is already gone.
-        let _ = self.process.start_kill();
+        self.hold.kill(&mut self.process);
         if timeout(REAP, self.process.wait()).await.is_err() {
             tracing::error!(pid = self.process.id(), "a killed worker does not go");
         }
@@ -169,6 +182,13 @@ impl From<Failure> for End {
 
 fn failed(code: FailureCode, message: String) -> End {
     End::Failed(Failure::new(code, message))
+}
+
+/// Whether it ended by a signal that no fault of its own raises: the system's, where memory is short, or a person's. (The
+/// pool's own SIGKILL comes after its word on why.)
+fn was_killed(status: ExitStatus) -> bool {
+    const OUTSIDE: [Signal; 5] = [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
+    status.signal().is_some_and(|signal| OUTSIDE.iter().any(|outside| outside.as_raw() == signal))
 }
 
 /// Media seconds of the job, begun ones counted.

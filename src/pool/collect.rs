@@ -2,14 +2,20 @@
 //! `worker_protocol`, what is not exactly the frames that were asked for as `frame_mismatch`. No I/O.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::ipc::FromWorker;
-use crate::job::{Encoded, EncodedSample, Failure, FailureCode, Job, Outcome, Stats, Work};
+use crate::job::{AudioSpec, Encoded, EncodedSample, Failure, FailureCode, Job, Outcome, Stats, VideoSpec, Work};
 
 /// Most bytes of one outcome, set-ups and samples together.
 const MAX_OUTCOME: usize = 256 << 20;
 /// Samples over the expected that are still counted, so that the mismatch can be told by name.
 const SLACK: usize = 16;
+/// What a coded frame may have over its raw samples: headers, parameter sets, messages.
+const SAMPLE_HEADROOM: usize = 64 << 10;
+/// Over what a processor can have worked, in time, until it is a lie: clocks are read at different moments, and a quota
+/// is kept only on average.
+const CLOCK_SLACK: Duration = Duration::from_secs(1);
 /// Most bytes of a worker's own words that go on into logs and messages.
 const MAX_MESSAGE: usize = 1 << 10;
 
@@ -21,6 +27,8 @@ pub(super) struct Collector {
 
 struct Rendition {
     expected: Expected,
+    /// Most bytes of one sample: hardly more than what was coded.
+    sample_limit: usize,
     set_up: bool,
     encoded: Encoded,
 }
@@ -81,9 +89,17 @@ impl Collector {
                 })
                 .collect(),
         };
-        let renditions = expected
-            .into_iter()
-            .map(|expected| Rendition { expected, set_up: false, encoded: Encoded::default() })
+        let limits: Vec<usize> = match &job.work {
+            Work::Video { renditions, .. } => renditions.iter().map(picture_limit).collect(),
+            Work::Audio { renditions } => renditions.iter().map(frame_limit).collect(),
+        };
+        let renditions = std::iter::zip(expected, limits)
+            .map(|(expected, sample_limit)| Rendition {
+                expected,
+                sample_limit,
+                set_up: false,
+                encoded: Encoded::default(),
+            })
             .collect();
         Self { renditions, bytes: 0 }
     }
@@ -106,6 +122,9 @@ impl Collector {
                 let rendition = self.rendition(rendition)?;
                 if !rendition.set_up {
                     return Err(violation("a sample before its rendition's set-up"));
+                }
+                if sample.data.len() > rendition.sample_limit {
+                    return Err(violation("a sample that is larger than what was coded"));
                 }
                 if rendition.encoded.samples.len() >= rendition.expected.len() + SLACK {
                     return Err(violation("far more samples than were asked for"));
@@ -149,6 +168,38 @@ impl Collector {
     }
 }
 
+/// Bytes of a picture of three full planes, and something over it.
+fn picture_limit(spec: &VideoSpec) -> usize {
+    let depth = if spec.depth > 8 { 2 } else { 1 };
+    (spec.width as usize).saturating_mul(spec.height as usize).saturating_mul(3 * depth).saturating_add(SAMPLE_HEADROOM)
+}
+
+/// Bytes of a frame of 16-bit samples, and something over it.
+fn frame_limit(spec: &AudioSpec) -> usize {
+    2 * spec.frame_samples() as usize * usize::from(spec.channels) + SAMPLE_HEADROOM
+}
+
+/// Whether what the worker says of its work can be: it goes on into receipts, metrics and what the pool learns of its
+/// own speed. The attempt has taken `elapsed`, on no more than `cpus` processors.
+pub(super) fn check_stats(stats: &Stats, job: &Job, elapsed: Duration, cpus: usize) -> Result<(), Failure> {
+    let most = |time: Duration| u64::try_from(time.saturating_add(CLOCK_SLACK).as_micros()).unwrap_or(u64::MAX);
+    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX).saturating_mul(2);
+    if stats.wall_us > most(elapsed) || stats.cpu_us > most(elapsed.saturating_mul(cpus)) {
+        return Err(violation("a job that took longer than it did"));
+    }
+    let units = match &job.work {
+        // Each unit is a picture, or two fields.
+        Work::Video { .. } => 2 * job.units.len() as u64,
+        // Samples at the source's rate, of which a decoder may make a multiple.
+        Work::Audio { .. } => job.window.start.0.abs_diff(job.window.end.0).saturating_mul(8),
+    };
+    let most = units.saturating_add(SLACK as u64);
+    if stats.units_in.max(stats.decoded).max(stats.moved) > most {
+        return Err(violation("more units than were sent"));
+    }
+    Ok(())
+}
+
 /// A failure in the worker's own words, as far as it may have them.
 pub(super) fn reported(mut failure: Failure) -> Failure {
     match failure.code {
@@ -178,7 +229,7 @@ mod tests {
 
     use super::*;
     use crate::ipc::fixtures::video_job;
-    use crate::job::{AudioSpec, Schedule, Shown};
+    use crate::job::{Schedule, Shown};
     use crate::media::{AudioCodec, Ticks, Timescale};
 
     fn set_up(rendition: u32) -> FromWorker {
@@ -275,7 +326,10 @@ mod tests {
 
     #[test]
     fn bytes_are_bounded_over_all_renditions() {
-        let job = video_job(&(0..10).collect::<Vec<_>>(), 1);
+        let mut job = video_job(&(0..10).collect::<Vec<_>>(), 1);
+        if let Work::Video { renditions, .. } = &mut job.work {
+            (renditions[0].width, renditions[0].height) = (8192, 8192);
+        }
         let mut collector = Collector::new(&job);
         assert_eq!(collector.push(set_up(0)), Ok(None));
         let data = Bytes::from(vec![0; MAX_OUTCOME / 4]);
@@ -287,6 +341,37 @@ mod tests {
             assert_eq!(push(), Ok(None));
         }
         assert_eq!(push().map_err(|failure| failure.code), Err(FailureCode::WorkerProtocol));
+    }
+
+    #[test]
+    fn a_sample_is_not_larger_than_what_was_coded() {
+        let job = video_job(&[0], 1);
+        let answer = |bytes: usize| {
+            let sample = EncodedSample { pts: Ticks(0), sync: true, data: Bytes::from(vec![0; bytes]) };
+            check(&job, vec![set_up(0), FromWorker::Sample { rendition: 0, sample }])
+        };
+        let most = 640 * 360 * 3 + SAMPLE_HEADROOM;
+        assert_eq!(answer(most), Ok(vec![1]));
+        assert_eq!(answer(most + 1), Err(FailureCode::WorkerProtocol));
+    }
+
+    #[test]
+    fn what_a_worker_says_of_its_work_has_to_be_possible() {
+        let elapsed = Duration::from_secs(2);
+        let check =
+            |stats: Stats| check_stats(&stats, &video_job(&[0, 1], 1), elapsed, 4).map_err(|failure| failure.code);
+        let possible = Stats { cpu_us: 8_000_000, wall_us: 2_000_000, units_in: 2, decoded: 4, moved: 2 };
+        assert_eq!(check(possible), Ok(()));
+        for impossible in [
+            Stats { cpu_us: u64::MAX, ..possible },
+            Stats { cpu_us: 18_000_000, ..possible },
+            Stats { wall_us: 4_000_000, ..possible },
+            Stats { units_in: 1000, ..possible },
+            Stats { decoded: u64::MAX, ..possible },
+            Stats { moved: 1000, ..possible },
+        ] {
+            assert_eq!(check(impossible), Err(FailureCode::WorkerProtocol), "{impossible:?}");
+        }
     }
 
     #[test]

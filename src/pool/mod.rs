@@ -2,10 +2,14 @@
 //!
 //! [`Pool::run`] takes a job and answers with its outcome or a named failure, whatever the worker does: hang, die,
 //! lie. A job that fails for a reason that need not be its own is tried once more, in its old turn, on a worker that
-//! has not seen it; a job that costs two workers their lives is poison. What a job means is the worker's business.
+//! has not seen it; a job that costs two workers their lives is poison, and remembered for a while. What a job means is
+//! the worker's business.
 
 mod child;
 mod collect;
+mod hold;
+mod poison;
+mod quarantine;
 mod queue;
 mod stderr;
 mod supervisor;
@@ -18,11 +22,17 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::poison::PoisonDir;
+use self::quarantine::{Identity, Outline, Quarantine};
 use self::queue::{Queue, Ticket};
 use self::supervisor::{Entry, supervise};
 use crate::job::{Failure, FailureCode, Inventory, Job, Outcome};
+
+/// Poison jobs that may wait to be kept.
+const POISON_WAITING: usize = 4;
 
 /// How many workers, what they are, and how long they may take.
 #[derive(Debug, Clone)]
@@ -46,6 +56,8 @@ pub struct Config {
     pub wall_timeout: Duration,
     /// …and this much more for each second of its media.
     pub wall_per_media_second: Duration,
+    /// Where poison jobs are kept, if they are.
+    pub poison: Option<PoisonDir>,
 }
 
 impl Config {
@@ -62,6 +74,7 @@ impl Config {
             progress_timeout: Duration::from_secs(10),
             wall_timeout: Duration::from_secs(30),
             wall_per_media_second: Duration::from_secs(15),
+            poison: None,
         }
     }
 }
@@ -93,6 +106,10 @@ pub trait Observer: Send + Sync {
     fn worker_restarted(&self, cause: &'static str) {
         let _ = cause;
     }
+    /// A job was put in quarantine, or one that is there has come again.
+    fn quarantine(&self, event: QuarantineEvent) {
+        let _ = event;
+    }
     /// How many jobs wait, and how much media is in them.
     fn queue(&self, jobs: usize, media: Duration) {
         let _ = (jobs, media);
@@ -101,6 +118,15 @@ pub trait Observer: Send + Sync {
 
 /// Observes nothing.
 impl Observer for () {}
+
+/// What happens to poison jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuarantineEvent {
+    /// Two workers died of it.
+    Added,
+    /// The same again: answered at once, at no cost.
+    Answered,
+}
 
 /// Workers by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -129,6 +155,13 @@ pub struct Done {
     pub queued: Duration,
     /// On workers, all attempts together.
     pub transcode: Duration,
+}
+
+impl Done {
+    /// Of a job that came to no worker.
+    fn unstarted(failure: Failure) -> Self {
+        Self { result: Err(failure), attempts: 0, queued: Duration::ZERO, transcode: Duration::ZERO }
+    }
 }
 
 /// Why a worker did not start.
@@ -178,6 +211,9 @@ struct Shared {
     observer: Arc<dyn Observer>,
     queue: Queue<Entry>,
     workers: Mutex<Workers>,
+    quarantine: Mutex<Quarantine>,
+    /// To who keeps them.
+    poison: mpsc::Sender<(Job, Identity)>,
     stop: CancellationToken,
 }
 
@@ -188,9 +224,13 @@ impl Pool {
     /// The last reason, where no worker starts at its first attempt.
     pub async fn start(config: Config, observer: Arc<dyn Observer>) -> Result<Self, StartError> {
         let slots = config.workers.max(1);
+        let (poison, to_keep) = mpsc::channel(POISON_WAITING);
+        let poison_dir = config.poison.clone();
         let shared = Arc::new(Shared {
             queue: Queue::new(config.queue_jobs),
             workers: Mutex::default(),
+            quarantine: Mutex::default(),
+            poison,
             stop: CancellationToken::new(),
             config,
             observer,
@@ -201,6 +241,7 @@ impl Pool {
             supervisors.spawn(supervise(shared.clone(), slot, first.clone()));
         }
         drop(first);
+        supervisors.spawn(keep_poison(poison_dir, to_keep, shared.stop.clone()));
         let mut last_error = StartError::Closed;
         while let Some(start) = starts.recv().await {
             match start {
@@ -227,6 +268,10 @@ impl Pool {
     /// To drop the future is to cancel the job.
     pub async fn run(&self, job: Job) -> Done {
         let shared = &*self.0.shared;
+        let (job, known) = shared.in_quarantine(job).await;
+        if known {
+            return Done::unstarted(Failure::new(FailureCode::Poison, "workers died of this segment a while ago"));
+        }
         let (reply, done) = oneshot::channel();
         let leave = Leave { shared, ticket: shared.queue.ticket() };
         let media = media(&job);
@@ -234,12 +279,7 @@ impl Pool {
             Ok(()) => shared.queue_changed(),
             Err(entry) => entry.answer(Err(closed())),
         }
-        done.await.unwrap_or_else(|_| Done {
-            result: Err(closed()),
-            attempts: 0,
-            queued: Duration::ZERO,
-            transcode: Duration::ZERO,
-        })
+        done.await.unwrap_or_else(|_| Done::unstarted(closed()))
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -332,6 +372,35 @@ impl Shared {
         self.observer.queue(depth.items, depth.media);
     }
 
+    /// Whether workers have died of this very job; gives it back.
+    async fn in_quarantine(&self, job: Job) -> (Job, bool) {
+        if !self.quarantine().may_hold(Outline::of(&job), Instant::now()) {
+            return (job, false);
+        }
+        let (job, identity) = identify(job).await;
+        let known = identity.is_some_and(|identity| self.quarantine().holds(&identity, Instant::now()));
+        if known {
+            self.observer.quarantine(QuarantineEvent::Answered);
+        }
+        (job, known)
+    }
+
+    /// Remembers a job of which workers have died, and has it kept.
+    async fn put_in_quarantine(&self, job: Job) {
+        let outline = Outline::of(&job);
+        let (job, Some(identity)) = identify(job).await else { return };
+        self.quarantine().add(outline, identity, Instant::now());
+        self.observer.quarantine(QuarantineEvent::Added);
+        tracing::warn!(job = job.id, seq = job.seq, hash = %identity, "job in quarantine");
+        if self.config.poison.is_some() && self.poison.try_send((job, identity)).is_err() {
+            tracing::warn!(hash = %identity, "too many poison jobs at once: one is not kept");
+        }
+    }
+
+    fn quarantine(&self) -> MutexGuard<'_, Quarantine> {
+        self.quarantine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Many for one job when the others are idle, one for each when all are busy.
     fn threads(&self) -> u32 {
         let threads = self.config.cpus / self.workers().busy.max(1);
@@ -340,6 +409,34 @@ impl Shared {
 
     fn workers(&self) -> MutexGuard<'_, Workers> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The job's hash, counted where that holds up nobody.
+async fn identify(job: Job) -> (Job, Option<Identity>) {
+    let job = Arc::new(job);
+    let counted = Arc::clone(&job);
+    let identity = tokio::task::spawn_blocking(move || Identity::of(&counted)).await.ok();
+    (Arc::unwrap_or_clone(job), identity)
+}
+
+/// Keeps poison jobs as files, one after the other, until the pool stops.
+async fn keep_poison(dir: Option<PoisonDir>, mut jobs: mpsc::Receiver<(Job, Identity)>, stop: CancellationToken) {
+    let Some(dir) = dir else { return };
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = jobs.recv() => next,
+            () = stop.cancelled() => return,
+        };
+        let Some((job, identity)) = next else { return };
+        let dir = dir.clone();
+        let kept = tokio::task::spawn_blocking(move || dir.keep(&job, &identity)).await;
+        match kept.map_err(io::Error::other).flatten() {
+            Ok(true) => tracing::info!(hash = %identity, "poison job kept"),
+            Ok(false) => tracing::warn!(hash = %identity, "a poison job is larger than all that may be kept"),
+            Err(error) => tracing::error!(hash = %identity, %error, "a poison job can't be kept"),
+        }
     }
 }
 

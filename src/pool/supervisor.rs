@@ -15,8 +15,10 @@ use super::queue::Ticket;
 use super::{Done, Shared, StartError, State, media};
 use crate::job::{Failure, FailureCode, Inventory, Job, Outcome};
 
-/// How often a job is tried.
+/// How often a job is tried, and how often a worker that has it may be killed by somebody else, at which the job is
+/// not at fault and so not held to have been tried.
 const MAX_ATTEMPTS: u32 = 2;
+const MAX_KILLED: u32 = 8;
 /// The pause after a worker that came to no job: the first, doubling with each in a row, up to the last.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -33,18 +35,28 @@ pub(super) struct Entry {
     transcode: Duration,
     /// How many of the attempts have cost a worker its life, or would have gone on for ever.
     kills: u32,
+    /// How many of them were ended by somebody else.
+    killed: u32,
 }
 
 impl Entry {
     pub(super) fn new(job: Job, reply: oneshot::Sender<Done>) -> Self {
         let zero = Duration::ZERO;
-        Self { job, reply, since: Instant::now(), attempts: 0, queued: zero, transcode: zero, kills: 0 }
+        Self { job, reply, since: Instant::now(), attempts: 0, queued: zero, transcode: zero, kills: 0, killed: 0 }
     }
 
     pub(super) fn answer(self, result: Result<Outcome, Failure>) {
         let Self { attempts, queued, transcode, .. } = self;
         // Who has left needs no answer.
         let _ = self.reply.send(Done { result, attempts, queued, transcode });
+    }
+
+    /// Whether it may be tried again after such a failure.
+    fn has_another_try(&self, code: FailureCode) -> bool {
+        match code {
+            FailureCode::WorkerKilled => self.killed < MAX_KILLED,
+            code => code.retryable() && self.attempts.saturating_sub(self.killed) < MAX_ATTEMPTS,
+        }
     }
 }
 
@@ -102,7 +114,7 @@ async fn live(shared: &Shared, slot: usize, first: &mut Option<FirstStart>) -> L
         let (ticket, entry) = tokio::select! {
             biased;
             () = shared.stop.cancelled() => break "closed",
-            () = child.misbehaved() => break "idle_exit",
+            cause = child.misbehaved() => break cause,
             next = shared.queue.pop() => next,
         };
         shared.queue_changed();
@@ -191,16 +203,15 @@ async fn work(
         message = %failure.message.escape_debug(),
         "job failed"
     );
-    settle(shared, ticket, entry, failure);
+    settle(shared, ticket, entry, failure).await;
     Some(cause)
 }
 
 /// Tries a failed job again, or answers it.
-fn settle(shared: &Shared, ticket: Ticket, mut entry: Entry, failure: Failure) {
-    if is_kill(failure.code) {
-        entry.kills += 1;
-    }
-    if failure.code.retryable() && entry.attempts < MAX_ATTEMPTS {
+async fn settle(shared: &Shared, ticket: Ticket, mut entry: Entry, failure: Failure) {
+    entry.kills += u32::from(is_kill(failure.code));
+    entry.killed += u32::from(failure.code == FailureCode::WorkerKilled);
+    if entry.has_another_try(failure.code) {
         entry.since = Instant::now();
         let media = media(&entry.job);
         match shared.queue.push_back_in_turn(ticket, entry, media) {
@@ -209,6 +220,8 @@ fn settle(shared: &Shared, ticket: Ticket, mut entry: Entry, failure: Failure) {
         }
     } else if entry.kills >= MAX_ATTEMPTS {
         let message = format!("two workers died of it, the second by {}: {}", failure.code.code(), failure.message);
+        // Before the answer: who sends the same again finds it there.
+        shared.put_in_quarantine(entry.job.clone()).await;
         entry.answer(Err(Failure::new(FailureCode::Poison, message)));
     } else {
         entry.answer(Err(failure));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -16,10 +17,10 @@ use super::app::App;
 use super::ops;
 use super::router::router;
 use crate::config::{Config, Resume};
-use crate::pool::{self, Observer, Pool, Workers};
+use crate::pool::{self, Observer, PoisonDir, Pool, QuarantineEvent, Workers};
 use crate::session::{Context, Scratch, Settings, Tokens};
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::WorkerState;
+use crate::telemetry::metrics::{Quarantined, WorkerState};
 
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -54,8 +55,15 @@ pub struct Service {
 }
 
 impl Service {
-    /// Binds both ports, then starts the workers; the ops port answers meanwhile.
+    /// Binds both ports, then starts the workers; the ops port answers meanwhile. The workers see of `environment` what
+    /// [`pool::worker_env`] lets through.
     pub async fn start(config: Config, environment: Vec<(OsString, OsString)>) -> Result<Self, StartError> {
+        let workers = workers(&config, environment)?;
+        Self::start_with(config, workers).await
+    }
+
+    /// As [`Self::start`], with workers of another kind.
+    pub async fn start_with(config: Config, workers: pool::Config) -> Result<Self, StartError> {
         let (listener, address) = bind(config.listen).await?;
         let (ops_listener, ops_address) = bind(config.ops_listen).await?;
         let metrics = Metrics::new(config.scratch.bytes);
@@ -66,7 +74,7 @@ impl Service {
         let ops_router = ops::router(readiness.clone(), metrics.clone());
         ops_tracker.spawn(super::serve(ops_listener, ops_router, ops_shutdown.clone(), ops_tracker.clone()));
 
-        let pool = Pool::start(workers(&config, environment)?, Arc::new(Gauges(metrics.clone()))).await?;
+        let pool = Pool::start(workers, Arc::new(Gauges(metrics.clone()))).await?;
         let missing = &pool.inventory().missing;
         if !missing.is_empty() {
             tracing::warn!(elements = ?missing, "elements are missing");
@@ -92,17 +100,27 @@ impl Service {
         Ok(Self { address, ops_address, readiness, pool, drain, shutdown, tracker, ops_shutdown })
     }
 
-    /// Takes no new work, lets what is in flight come to its end for as long as the configuration says, and closes.
+    /// Takes no new work, lets what is in flight come to its end, and closes: all within the time that the configuration
+    /// gives, whatever is in flight. What is not over by then is cut off, and the workers are killed.
     pub async fn stop(self) {
+        let begun = Instant::now();
         self.readiness.drain();
         self.shutdown.cancel();
         self.tracker.close();
-        if tokio::time::timeout(self.drain, self.tracker.wait()).await.is_err() {
+        if timeout_at(begun + self.drain.saturating_sub(last_part(self.drain)), self.tracker.wait()).await.is_err() {
             tracing::warn!(tasks = self.tracker.len(), "drain timed out");
         }
-        self.pool.close().await;
+        if timeout_at(begun + self.drain, self.pool.close()).await.is_err() {
+            tracing::error!("workers that were killed do not go");
+        }
         self.ops_shutdown.cancel();
+        tracing::info!(took = ?begun.elapsed(), "drained");
     }
+}
+
+/// Of the time for draining, what is kept for the end of the workers and of the process.
+fn last_part(drain: Duration) -> Duration {
+    (drain / 9).min(Duration::from_secs(1))
 }
 
 /// Without a key one is made up: then no other process takes this one's sessions over.
@@ -115,8 +133,8 @@ fn tokens(resume: &Resume) -> Result<Tokens, StartError> {
     Ok(Tokens::new(keys, resume.ttl))
 }
 
-/// The workers are this very program.
-fn workers(config: &Config, environment: Vec<(OsString, OsString)>) -> Result<pool::Config, StartError> {
+/// The workers that a service of this configuration has: this very program's.
+pub fn workers(config: &Config, environment: Vec<(OsString, OsString)>) -> Result<pool::Config, StartError> {
     // The running program even where its file has been replaced meanwhile.
     let program = PathBuf::from("/proc/self/exe");
     let program = if program.exists() { program } else { std::env::current_exe().map_err(StartError::Program)? };
@@ -128,6 +146,8 @@ fn workers(config: &Config, environment: Vec<(OsString, OsString)>) -> Result<po
         start_timeout: config.clocks.start,
         progress_timeout: config.clocks.progress,
         wall_timeout: config.clocks.wall,
+        wall_per_media_second: config.clocks.wall_per_media_second,
+        poison: config.poison.dir.clone().map(|dir| PoisonDir { dir, bytes: config.poison.bytes }),
         ..pool::Config::new(program, config.cpus)
     })
 }
@@ -157,6 +177,13 @@ impl Observer for Gauges {
         if cause.starts_with("start_") {
             self.0.health_checked(false);
         }
+    }
+
+    fn quarantine(&self, event: QuarantineEvent) {
+        self.0.quarantined(match event {
+            QuarantineEvent::Added => Quarantined::Added,
+            QuarantineEvent::Answered => Quarantined::Answered,
+        });
     }
 
     fn queue(&self, jobs: usize, media: Duration) {

@@ -53,6 +53,15 @@ pub enum Direction {
     Out,
 }
 
+/// What happened to a job of which workers died: label `event`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quarantined {
+    /// Put in quarantine.
+    Added,
+    /// Come again, and answered at once.
+    Answered,
+}
+
 /// What a worker process does: label `state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerState {
@@ -135,6 +144,11 @@ impl Metrics {
         self.0.instruments.worker_restarts.add(1, &[KeyValue::new("cause", cause)]);
     }
 
+    /// A job is in quarantine, or has come again.
+    pub fn quarantined(&self, event: Quarantined) {
+        self.0.instruments.quarantined_jobs.add(1, &[event.label()]);
+    }
+
     /// Pictures that came in inside a segment, or went out in one rendition.
     pub fn frames(&self, direction: Direction, count: u64) {
         self.0.instruments.frames.add(count, &[direction.label()]);
@@ -207,6 +221,9 @@ impl Metrics {
             }
         }
         self.odd_units(0, 0);
+        for event in [Quarantined::Added, Quarantined::Answered] {
+            self.0.instruments.quarantined_jobs.add(0, &[event.label()]);
+        }
         for direction in [Direction::In, Direction::Out] {
             self.0.instruments.frames.add(0, &[direction.label()]);
         }
@@ -273,6 +290,7 @@ struct Instruments {
     websocket_message: Histogram<u64>,
     backpressure: Counter<f64>,
     worker_restarts: Counter<u64>,
+    quarantined_jobs: Counter<u64>,
     frames: Counter<u64>,
     events: Counter<u64>,
     events_dropped: Counter<u64>,
@@ -308,6 +326,10 @@ impl Instruments {
                 .with_unit("s")
                 .build(),
             worker_restarts: count("segmill_worker_restarts_total", "Worker processes that were replaced."),
+            quarantined_jobs: count(
+                "segmill_quarantined_jobs_total",
+                "Jobs of which two workers died, and such jobs that came again.",
+            ),
             frames: count("segmill_frames_total", "Pictures in, and pictures out over all renditions."),
             events: count("segmill_events_total", "Events that were told to clients."),
             events_dropped: count(
@@ -416,6 +438,12 @@ impl Direction {
     }
 }
 
+impl Quarantined {
+    fn label(self) -> KeyValue {
+        KeyValue::new("event", if self == Self::Added { "added" } else { "answered" })
+    }
+}
+
 impl WorkerState {
     fn gauge(self) -> fn(&Gauges) -> &AtomicU64 {
         match self {
@@ -514,6 +542,7 @@ mod tests {
             plain("segmill_sessions_rejected_total", "reason").to_vec(),
             plain("segmill_backpressure_seconds_total", "stage").to_vec(),
             plain("segmill_worker_restarts_total", "cause").to_vec(),
+            plain("segmill_quarantined_jobs_total", "event").to_vec(),
             plain("segmill_workers", "state").to_vec(),
             plain("segmill_scratch_bytes", "").to_vec(),
             plain("segmill_scratch_capacity_bytes", "").to_vec(),

@@ -15,7 +15,7 @@ mod pipeline;
 mod resize;
 mod rung;
 mod scaler;
-mod sink;
+pub mod sink;
 mod sound;
 #[cfg(test)]
 mod tests;
@@ -25,9 +25,11 @@ mod tone_mapper;
 pub mod transcode;
 mod video;
 
+use std::fs::File;
 use std::io::{self, stdin};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -63,6 +65,32 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// One job, from a file that the pool has kept; says what came of it.
+pub fn replay(file: &Path) -> ExitCode {
+    /// Drops what is made.
+    struct Nowhere;
+    impl Sink for Nowhere {
+        fn set_up(&self, _: usize, _: Bytes) {}
+        fn sample(&self, _: usize, _: EncodedSample) {}
+    }
+    let job = File::open(file).map_err(Error::Io).and_then(|file| Reader::new(file).read_job());
+    let done = match job {
+        Ok(Some(job)) => transcode(&job, Arc::new(Nowhere)).map_err(|failure| Error::Io(io::Error::other(failure))),
+        Ok(None) => Err(Error::Truncated),
+        Err(error) => Err(error),
+    };
+    match done {
+        Ok(stats) => {
+            println!("{stats:?}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Kills this process when the other end of the socket closes, even in mid-job. (A parent-death signal would not do:
 /// it comes with the end of the thread that made the process, and the pool's threads come and go.)
 #[expect(clippy::disallowed_methods, reason = "nothing to wait for: the process is to end, one way or the other")]
@@ -91,7 +119,10 @@ fn hung_up(socket: BorrowedFd<'_>) -> bool {
 }
 
 /// The loop: hello, then job by job, until the socket closes (Ok) or something fails.
-fn serve(
+///
+/// # Errors
+/// Of the socket, or that of the job or the start that failed, once the pool was told.
+pub fn serve(
     socket: &UnixStream,
     inventory: impl FnOnce() -> Result<Inventory, Failure>,
     transcode: impl Fn(&Job, Arc<dyn Sink>) -> Result<Stats, Failure>,

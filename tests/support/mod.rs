@@ -6,6 +6,7 @@
 
 pub mod barcode;
 pub mod client;
+pub mod damage;
 pub mod data;
 pub mod media;
 pub mod service;

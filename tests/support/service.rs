@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -16,8 +17,25 @@ pub struct Service {
 impl Service {
     /// `segmill serve` with `flags`, ready to be used.
     pub fn start(flags: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_segmill"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-format", "json"])
+        let mut serve = Command::new(env!("CARGO_BIN_EXE_segmill"));
+        serve.arg("serve");
+        Self::run(serve, flags)
+    }
+
+    /// The same service with workers that can be told to fail by a file in `folder` (`examples/chaos_service.rs`).
+    pub fn chaos(folder: &Path, flags: &[&str]) -> Self {
+        let test = std::env::current_exe().expect("a test has a path");
+        let profile = test.parent().and_then(Path::parent).expect("…/deps/chaos_…");
+        let program = profile.join("examples/chaos_service");
+        assert!(program.exists(), "build it: cargo build --example chaos_service");
+        let mut serve = Command::new(program);
+        serve.env("CHAOS_DIR", folder);
+        Self::run(serve, flags)
+    }
+
+    fn run(mut serve: Command, flags: &[&str]) -> Self {
+        let mut child = serve
+            .args(["--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-format", "json"])
             .args(flags)
             .env_remove("RUST_BACKTRACE")
             .stdin(Stdio::null())
@@ -41,6 +59,18 @@ impl Service {
         children.flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>()).collect()
     }
 
+    /// How many files it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the service is running").count()
+    }
+
+    /// Bytes of its memory that are in use, its workers' not counted.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the service is running");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of memory");
+        line.split_whitespace().next().and_then(|kb| kb.parse::<u64>().ok()).expect("a number") << 10
+    }
+
     /// The value of a metric's series, as `name` or `name{label="value"}` names it; None where there is none.
     pub fn metric(&self, series: &str) -> Option<f64> {
         let (_, text) = self.get_ops("/metrics");
@@ -56,6 +86,12 @@ impl Service {
     /// A whole HTTP/1.1 exchange on the public port: status, headers, body.
     pub fn http(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, String, Vec<u8>) {
         request(self.listen, method, path, headers, body)
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("the child can be waited for");
     }
 
     /// SIGTERM, and its exit code.

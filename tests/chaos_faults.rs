@@ -1,0 +1,197 @@
+//! Workers that fail in every way there is, in the whole service, with four healthy sessions beside each: these lose
+//! nothing, and nothing is left behind. Not part of `cargo test`: `make chaos`.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use support::client::{self, Session};
+use support::media::{Clip, Picture, Shape, Sound};
+use support::service::Service;
+use support::verify;
+use tokio::sync::watch;
+use tokio_tungstenite::tungstenite::Message;
+
+/// The width by which the workers of `examples/chaos_service.rs` know a session that may fail.
+const MARKED: usize = 208;
+/// How long all that was taken may take to be given back.
+const BACK: Duration = Duration::from_secs(10);
+/// How much the service's memory may be above what it was.
+const MEMORY_SLACK: u64 = 32 << 20;
+
+const OUTPUTS: [&str; 1] = ["h264@90+aac"];
+
+fn start(outputs: &[&str]) -> Value {
+    json!({"segment_ms": 500, "outputs": verify::outputs(outputs)})
+}
+
+/// Each fault, and the name that it has when it is seen.
+const FAULTS: [(&str, &str); 10] = [
+    ("spin", "worker_timeout"),
+    ("sleep", "worker_timeout"),
+    ("teardown", "worker_timeout"),
+    ("memory", "worker_died"),
+    ("segfault", "worker_died"),
+    ("abort", "worker_died"),
+    ("exit", "worker_died"),
+    ("garbage", "worker_protocol"),
+    ("claim", "worker_protocol"),
+    ("flood", "worker_protocol"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_worker_does_it_is_named_counted_and_felt_by_nobody_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let flags = ["--workers", "2", "--worker-progress-timeout", "5s", "--worker-start-timeout", "60s"];
+    let service = Service::chaos(folder.path(), &flags);
+    let poison = |round: usize| Clip {
+        width: MARKED,
+        height: 118,
+        audio: None,
+        frames: 15,
+        gop: 15,
+        first: round as u16 * 100,
+        ..Clip::default()
+    };
+    // All code has run once, and all that is kept for ever is there.
+    canaries(&service, None).await;
+    let rest = at_rest(&service, None).await;
+    for (round, (fault, cause)) in FAULTS.into_iter().enumerate() {
+        let before = counters(&service);
+        let (struck, strikes) = watch::channel(false);
+        let faults = async {
+            // Once: the job is done by another worker, and its client sees nothing but the number of tries.
+            tell(folder.path(), "once", fault);
+            let clip = poison(2 * round);
+            let session = client::stream(service.listen, start(&["h264@90"]), clip.bytes(), 20_000).await;
+            verify::session(&clip, &["h264@90"], &session);
+            assert_eq!(session.receipts[0]["attempts"], 2, "{fault}");
+            // Always: two workers, and no more when it comes again.
+            tell(folder.path(), "always", fault);
+            let clip = poison(2 * round + 1);
+            for attempts in [2, 0] {
+                let session = client::stream(service.listen, start(&["h264@90"]), clip.bytes(), 20_000).await;
+                let receipt = &session.receipts[0];
+                assert_eq!((session.receipts.len(), &receipt["outcome"]), (1, &json!("failed")), "{fault}");
+                assert_eq!(
+                    (&receipt["error"]["code"], &receipt["attempts"]),
+                    (&json!("poison_segment"), &json!(attempts))
+                );
+                assert_eq!((session.close_code(), session.error_codes()), (4422, vec!["poison_segment"]));
+            }
+            std::fs::remove_file(folder.path().join("fault")).expect("it is there");
+            struck.send_replace(true);
+        };
+        let (receipts, ()) = tokio::join!(canaries(&service, Some(strikes)), faults);
+        at_rest(&service, Some(&rest)).await;
+        let after = counters(&service);
+        let rise = |series: &str| after.get(series).unwrap_or(&0.0) - before.get(series).unwrap_or(&0.0);
+        let by =
+            |name: &str| after.keys().filter(|series| series.starts_with(name)).map(|series| rise(series)).sum::<f64>();
+        assert_eq!(rise(&format!("segmill_worker_restarts_total{{cause=\"{cause}\"}}")), 3.0, "{fault}");
+        assert_eq!(by("segmill_worker_restarts_total{"), 3.0, "{fault}: for no other cause");
+        assert_eq!(rise("segmill_quarantined_jobs_total{event=\"added\"}"), 1.0, "{fault}");
+        assert_eq!(rise("segmill_quarantined_jobs_total{event=\"answered\"}"), 1.0, "{fault}");
+        assert_eq!(rise("segmill_segment_errors_total{code=\"poison_segment\"}"), 2.0, "{fault}");
+        assert_eq!(by("segmill_segment_errors_total{"), 2.0, "{fault}: no other error");
+        let outcome = |outcome: &str| {
+            rise(&format!("segmill_segments_total{{op=\"stream\",origin=\"client\",outcome=\"{outcome}\"}}"))
+        };
+        assert_eq!([outcome("ok"), outcome("degraded"), outcome("failed")], [receipts + 1.0, 0.0, 2.0], "{fault}");
+        println!("{fault}: {cause}, {receipts} segments of canaries exact");
+    }
+}
+
+/// What the next jobs of a marked session do.
+fn tell(folder: &Path, times: &str, fault: &str) {
+    std::fs::write(folder.join("told"), format!("{times} {fault}")).expect("the folder can be written");
+    std::fs::rename(folder.join("told"), folder.join("fault")).expect("the folder can be written");
+}
+
+/// Four healthy sessions, in the middle of which the fault strikes; how many segments they had. Each is exact.
+async fn canaries(service: &Service, strikes: Option<watch::Receiver<bool>>) -> f64 {
+    let clip = Clip { gop: 15, width: 192, height: 108, ..Clip::default() };
+    let clips = [
+        Clip { first: 1000, ..clip.clone() },
+        Clip { first: 2000, shape: Shape::Ts, b_frames: 2, ..clip.clone() },
+        Clip { first: 3000, shape: Shape::Webm, video: Some(Picture::Vp8), audio: Some(Sound::Opus), ..clip.clone() },
+        Clip { first: 4000, shape: Shape::Mp4, video: Some(Picture::H265), ..clip },
+    ];
+    let sessions = join_all(clips.iter().map(|clip| canary(service, clip.bytes(), strikes.clone()))).await;
+    let mut segments = 0;
+    for (clip, session) in clips.iter().zip(sessions) {
+        verify::session(clip, &OUTPUTS, &session);
+        segments += session.receipts.len();
+    }
+    segments as f64
+}
+
+/// A session that is in its middle until the fault has struck.
+async fn canary(service: &Service, media: Vec<u8>, strikes: Option<watch::Receiver<bool>>) -> Session {
+    let mut start = start(&OUTPUTS);
+    start["type"] = json!("start");
+    let (mut sink, mut stream) = client::connect(service.listen).await.split();
+    let sending = tokio::spawn(async move {
+        sink.send(Message::text(start.to_string())).await?;
+        let (first, rest) = media.split_at(media.len() / 2);
+        sink.send(Message::binary([&[0], first].concat())).await?;
+        if let Some(mut strikes) = strikes {
+            strikes.wait_for(|struck| *struck).await.expect("it strikes");
+        }
+        sink.send(Message::binary([&[0], rest].concat())).await?;
+        sink.send(Message::text(json!({"type": "finish", "channel": 0}).to_string())).await?;
+        Ok::<_, tokio_tungstenite::tungstenite::Error>(sink)
+    });
+    let mut session = Session::default();
+    while let Some(Ok(message)) = stream.next().await {
+        session.take(message);
+    }
+    sending.await.expect("sending does not panic").expect("the service reads");
+    session
+}
+
+/// Counters by series.
+fn counters(service: &Service) -> BTreeMap<String, f64> {
+    let (_, text) = service.get_ops("/metrics");
+    let series = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+    series
+        .filter(|(name, _)| name.contains("_total"))
+        .map(|(name, n)| (name.to_owned(), n.parse().expect("a number")))
+        .collect()
+}
+
+/// What the service holds.
+#[derive(Debug)]
+struct Held {
+    descriptors: usize,
+    memory: u64,
+}
+
+/// Waits until nothing is in flight and no more is held than was; fails past [`BACK`].
+async fn at_rest(service: &Service, before: Option<&Held>) -> Held {
+    let begun = Instant::now();
+    loop {
+        let idle = [
+            "segmill_sessions",
+            "segmill_segments_in_flight",
+            "segmill_queue_depth",
+            "segmill_workers{state=\"busy\"}",
+        ]
+        .map(|series| service.metric(series))
+            == [Some(0.0); 4]
+            && service.metric("segmill_workers{state=\"idle\"}") == Some(2.0);
+        let held = Held { descriptors: service.descriptors(), memory: service.memory() };
+        let back = before
+            .is_none_or(|before| held.descriptors <= before.descriptors && held.memory <= before.memory + MEMORY_SLACK);
+        if idle && back && service.workers().len() == 2 {
+            return held;
+        }
+        assert!(begun.elapsed() < BACK, "{held:?} is not {before:?} again; idle: {idle}, {:?}", service.workers());
+        tokio::task::yield_now().await;
+    }
+}
