@@ -62,6 +62,8 @@ fn serve() -> ExitCode {
         let mut terminate = signal(SignalKind::terminate()).expect("a signal");
         let mut workers = workers(&config, environment).expect("this program has a path");
         workers.args = vec!["worker".into(), folder];
+        // They read their faults from files, which they could not from inside.
+        workers.required.clear();
         let service = Service::start_with(config, workers).await.expect("it starts");
         terminate.recv().await;
         service.stop().await;

@@ -36,6 +36,7 @@ pub struct Config {
     pub resume: Resume,
     pub clocks: WorkerClocks,
     pub poison: Poison,
+    pub sandbox: Sandbox,
     pub scratch: Scratch,
     pub log: Log,
 }
@@ -70,6 +71,7 @@ impl Config {
             resume: args.resume,
             clocks: args.clocks,
             poison: args.poison,
+            sandbox: args.sandbox,
             scratch: args.scratch,
             log: args.log,
         })
@@ -136,6 +138,8 @@ pub struct ServeArgs {
     pub clocks: WorkerClocks,
     #[command(flatten)]
     pub poison: Poison,
+    #[command(flatten)]
+    pub sandbox: Sandbox,
     #[command(flatten)]
     pub scratch: Scratch,
     #[command(flatten)]
@@ -283,6 +287,32 @@ pub struct Poison {
     #[arg(id = "poison_bytes", long = "poison-bytes", env = "SEGMILL_POISON_BYTES", value_name = "BYTES", default_value = "256MiB",
           value_parser = bytes::<MIB, { 1024 * GIB }>)]
     pub bytes: u64,
+}
+
+/// What workers are confined by.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Workers")]
+pub struct Sandbox {
+    /// What the workers' sandbox must be; see docs/security.md
+    #[arg(id = "sandbox", long = "sandbox", env = "SEGMILL_SANDBOX", value_name = "MODE", value_enum,
+          default_value_t = SandboxMode::Require)]
+    pub mode: SandboxMode,
+
+    /// Most address space of one worker; one that wants more ends
+    #[arg(long = "worker-memory", env = "SEGMILL_WORKER_MEMORY", value_name = "BYTES", default_value = "8GiB",
+          value_parser = bytes::<GIB, { 1024 * GIB }>)]
+    pub memory: u64,
+}
+
+/// What is done where the kernel lacks layers of the sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SandboxMode {
+    /// No start without system call filter, limits and no-new-privileges; without the others, with a warning
+    Require,
+    /// Whatever the kernel lacks is gone without, with a warning
+    BestEffort,
+    /// No sandbox
+    Off,
 }
 
 /// Space for files whose index comes last. On Cloud Run this is memory.

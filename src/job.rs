@@ -213,6 +213,57 @@ pub struct Inventory {
     pub deep_encoders: Vec<VideoCodec>,
     /// Elements that were looked for and are not there.
     pub missing: Vec<String>,
+    pub confinement: Confinement,
+}
+
+/// Which layers a worker has put on itself, and why not the others.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Confinement {
+    pub on: Vec<Layer>,
+    pub lacking: Vec<(Layer, String)>,
+}
+
+/// A layer of what confines a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Layer {
+    /// Nothing is open but standard input, output and error.
+    Descriptors,
+    /// A network namespace without a network.
+    Network,
+    /// Not root, and no capability.
+    User,
+    /// No file, port or other process in reach.
+    Landlock,
+    NoNewPrivileges,
+    /// Of memory, files, CPU time.
+    Limits,
+    /// Few system calls.
+    Seccomp,
+}
+
+impl Layer {
+    pub const ALL: [Self; 7] = [
+        Self::Descriptors,
+        Self::Network,
+        Self::User,
+        Self::Landlock,
+        Self::NoNewPrivileges,
+        Self::Limits,
+        Self::Seccomp,
+    ];
+
+    /// The stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Descriptors => "descriptors",
+            Self::Network => "network",
+            Self::User => "user",
+            Self::Landlock => "landlock",
+            Self::NoNewPrivileges => "no_new_privileges",
+            Self::Limits => "limits",
+            Self::Seccomp => "seccomp",
+        }
+    }
 }
 
 /// Why a job did not end well.

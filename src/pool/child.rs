@@ -40,6 +40,8 @@ impl Child {
     pub(super) fn spawn(config: &Config, slot: usize) -> io::Result<Self> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
+        // What this process was started with, or what a library has opened, is not the worker's either.
+        close_fds::set_fds_cloexec_threadsafe(3, &[]);
         let mut process = Command::new(&config.command)
             .args(&config.args)
             .env_clear()

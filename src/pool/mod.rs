@@ -29,7 +29,7 @@ pub use self::poison::PoisonDir;
 use self::quarantine::{Identity, Outline, Quarantine};
 use self::queue::{Queue, Ticket};
 use self::supervisor::{Entry, supervise};
-use crate::job::{Failure, FailureCode, Inventory, Job, Outcome};
+use crate::job::{Confinement, Failure, FailureCode, Inventory, Job, Layer, Outcome};
 
 /// Poison jobs that may wait to be kept.
 const POISON_WAITING: usize = 4;
@@ -48,6 +48,8 @@ pub struct Config {
     pub args: Vec<OsString>,
     /// The whole of the worker's environment; see [`worker_env`].
     pub env: Vec<(OsString, OsString)>,
+    /// A worker that has not put these on itself gets no job.
+    pub required: Vec<Layer>,
     /// From the start of the process to its hello.
     pub start_timeout: Duration,
     /// Between two frames of a running job.
@@ -70,6 +72,7 @@ impl Config {
             command: command.into(),
             args: Vec::new(),
             env: Vec::new(),
+            required: Vec::new(),
             start_timeout: Duration::from_secs(10),
             progress_timeout: Duration::from_secs(10),
             wall_timeout: Duration::from_secs(30),
@@ -100,6 +103,10 @@ pub trait Observer: Send + Sync {
     /// How many workers there are in each state.
     fn workers(&self, workers: Workers) {
         let _ = workers;
+    }
+    /// A worker has started, so confined.
+    fn worker_confined(&self, confinement: &Confinement) {
+        let _ = confinement;
     }
     /// A worker was replaced. The cause is one of a few: the code of a [`FailureCode`] or a [`StartError`],
     /// `cancelled` or `idle_exit`.
@@ -175,6 +182,8 @@ pub enum StartError {
     Died(String),
     #[error("the worker did not say hello: {0}")]
     Protocol(String),
+    #[error("the worker's sandbox lacks what is required: {0}")]
+    Unconfined(String),
     #[error("the worker can't work: {0}")]
     Refused(Failure),
     #[error("the pool was closed")]
@@ -189,6 +198,7 @@ impl StartError {
             Self::Timeout(_) => "start_timeout",
             Self::Died(_) => "start_died",
             Self::Protocol(_) => "start_protocol",
+            Self::Unconfined(_) => "start_unconfined",
             Self::Refused(_) => "start_refused",
             Self::Closed => "start_closed",
         }

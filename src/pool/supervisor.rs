@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::child::Child;
 use super::queue::Ticket;
 use super::{Done, Shared, StartError, State, media};
-use crate::job::{Failure, FailureCode, Inventory, Job, Outcome};
+use crate::job::{Confinement, Failure, FailureCode, Inventory, Job, Layer, Outcome};
 
 /// How often a job is tried, and how often a worker that has it may be killed by somebody else, at which the job is
 /// not at fault and so not held to have been tried.
@@ -142,7 +142,12 @@ async fn start(shared: &Shared, slot: usize) -> Result<(Child, Inventory), Start
                 () = shared.stop.cancelled() => Err(StartError::Closed),
                 hello = child.hello(shared.config.start_timeout) => hello,
             };
-            match hello {
+            let confined = hello.and_then(|inventory| {
+                confined(&shared.config.required, &inventory.confinement)?;
+                shared.observer.worker_confined(&inventory.confinement);
+                Ok(inventory)
+            });
+            match confined {
                 Ok(inventory) => Ok((child, inventory)),
                 Err(error) => {
                     child.kill().await;
@@ -157,6 +162,20 @@ async fn start(shared: &Shared, slot: usize) -> Result<(Child, Inventory), Start
         Err(error) => tracing::error!(slot, cause = error.code(), %error, "worker did not start"),
     }
     started
+}
+
+/// Whether all that is required is on.
+fn confined(required: &[Layer], confinement: &Confinement) -> Result<(), StartError> {
+    let missing: Vec<_> = required.iter().filter(|layer| !confinement.on.contains(layer)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let reason = |layer: &Layer| confinement.lacking.iter().find(|(lacking, _)| lacking == layer).map(|(_, why)| why);
+    let told = |layer: &Layer| match reason(layer) {
+        Some(why) => format!("{} ({})", layer.name(), why.escape_debug()),
+        None => layer.name().to_owned(),
+    };
+    Err(StartError::Unconfined(missing.into_iter().map(told).collect::<Vec<_>>().join(", ")))
 }
 
 fn tell(first: &mut Option<FirstStart>, result: Result<Inventory, StartError>) {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -16,7 +16,8 @@ use super::admission::Admission;
 use super::app::App;
 use super::ops;
 use super::router::router;
-use crate::config::{Config, Resume};
+use crate::config::{Config, Resume, SandboxMode};
+use crate::job::{Confinement, Layer};
 use crate::pool::{self, Observer, PoisonDir, Pool, QuarantineEvent, Workers};
 use crate::session::{Context, Scratch, Settings, Tokens};
 use crate::telemetry::Metrics;
@@ -74,7 +75,7 @@ impl Service {
         let ops_router = ops::router(readiness.clone(), metrics.clone());
         ops_tracker.spawn(super::serve(ops_listener, ops_router, ops_shutdown.clone(), ops_tracker.clone()));
 
-        let pool = Pool::start(workers, Arc::new(Gauges(metrics.clone()))).await?;
+        let pool = Pool::start(workers, Arc::new(Gauges::new(metrics.clone()))).await?;
         let missing = &pool.inventory().missing;
         if !missing.is_empty() {
             tracing::warn!(elements = ?missing, "elements are missing");
@@ -138,10 +139,15 @@ pub fn workers(config: &Config, environment: Vec<(OsString, OsString)>) -> Resul
     // The running program even where its file has been replaced meanwhile.
     let program = PathBuf::from("/proc/self/exe");
     let program = if program.exists() { program } else { std::env::current_exe().map_err(StartError::Program)? };
+    let required: &[Layer] = match config.sandbox.mode {
+        SandboxMode::Require => &[Layer::NoNewPrivileges, Layer::Limits, Layer::Seccomp],
+        SandboxMode::BestEffort | SandboxMode::Off => &[],
+    };
     Ok(pool::Config {
         workers: config.workers,
         queue_jobs: config.queue_jobs,
-        args: vec!["worker".into()],
+        args: worker_args(config),
+        required: required.to_vec(),
         env: pool::worker_env(environment),
         start_timeout: config.clocks.start,
         progress_timeout: config.clocks.progress,
@@ -150,6 +156,18 @@ pub fn workers(config: &Config, environment: Vec<(OsString, OsString)>) -> Resul
         poison: config.poison.dir.clone().map(|dir| PoisonDir { dir, bytes: config.poison.bytes }),
         ..pool::Config::new(program, config.cpus)
     })
+}
+
+fn worker_args(config: &Config) -> Vec<OsString> {
+    let mut args = vec!["worker".to_owned()];
+    if config.sandbox.mode != SandboxMode::Off {
+        // All CPUs for as long as the wall clock lets the longest segment go on.
+        let media = u32::try_from(config.segments.max_gop.as_secs()).unwrap_or(u32::MAX).saturating_mul(2);
+        let wall = config.clocks.wall.saturating_add(config.clocks.wall_per_media_second.saturating_mul(media));
+        let cpu = wall.as_secs().saturating_mul(config.cpus as u64);
+        args.extend(["--memory".to_owned(), config.sandbox.memory.to_string(), "--cpu".to_owned(), cpu.to_string()]);
+    }
+    args.into_iter().map(OsString::from).collect()
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -161,32 +179,59 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartErr
     bound.await.map_err(|source| StartError::Listen { address, source })
 }
 
-/// What the pool tells, as metrics.
-struct Gauges(Metrics);
+/// What the pool tells, as metrics; and in the log, where the workers' sandbox is another than before.
+struct Gauges {
+    metrics: Metrics,
+    confinement: Mutex<Option<Confinement>>,
+}
+
+impl Gauges {
+    fn new(metrics: Metrics) -> Self {
+        Self { metrics, confinement: Mutex::default() }
+    }
+}
 
 impl Observer for Gauges {
     fn workers(&self, workers: Workers) {
-        self.0.set_workers(WorkerState::Starting, workers.starting);
-        self.0.set_workers(WorkerState::Idle, workers.idle);
-        self.0.set_workers(WorkerState::Busy, workers.busy);
+        self.metrics.set_workers(WorkerState::Starting, workers.starting);
+        self.metrics.set_workers(WorkerState::Idle, workers.idle);
+        self.metrics.set_workers(WorkerState::Busy, workers.busy);
+    }
+
+    fn worker_confined(&self, confinement: &Confinement) {
+        let mut known = self.confinement.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.replace(confinement.clone()).as_ref() == Some(confinement) {
+            return;
+        }
+        for layer in Layer::ALL {
+            self.metrics.set_sandbox_layer(layer.name(), confinement.on.contains(&layer));
+        }
+        let on: Vec<_> = confinement.on.iter().map(|layer| layer.name()).collect();
+        tracing::info!(?on, "sandbox of the workers");
+        for (layer, reason) in &confinement.lacking {
+            tracing::warn!(layer = layer.name(), reason = %reason.escape_debug(), "the sandbox lacks a layer");
+        }
+        if on.is_empty() && confinement.lacking.is_empty() {
+            tracing::warn!("the workers have no sandbox");
+        }
     }
 
     fn worker_restarted(&self, cause: &'static str) {
-        self.0.worker_restarted(cause);
+        self.metrics.worker_restarted(cause);
         // A worker that can't start is a fault of this instance; one that dies of a job is not.
         if cause.starts_with("start_") {
-            self.0.health_checked(false);
+            self.metrics.health_checked(false);
         }
     }
 
     fn quarantine(&self, event: QuarantineEvent) {
-        self.0.quarantined(match event {
+        self.metrics.quarantined(match event {
             QuarantineEvent::Added => Quarantined::Added,
             QuarantineEvent::Answered => Quarantined::Answered,
         });
     }
 
     fn queue(&self, jobs: usize, media: Duration) {
-        self.0.set_queue(jobs, media);
+        self.metrics.set_queue(jobs, media);
     }
 }

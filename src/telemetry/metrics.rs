@@ -3,8 +3,9 @@
 //! Names are written as they are exported, in base units; labels are bounded: what a client sends is never one. What
 //! goes up and down is a [`Held`] value that lives as long as what it counts.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use opentelemetry::KeyValue;
@@ -201,6 +202,11 @@ impl Metrics {
         state.gauge()(&self.0.gauges).store(count as u64, Ordering::Relaxed);
     }
 
+    /// Whether a layer of the workers' sandbox is on.
+    pub fn set_sandbox_layer(&self, layer: &'static str, on: bool) {
+        self.0.gauges.sandbox().insert(layer, on);
+    }
+
     /// Counts one scratch file's bytes, 0 at first, for as long as the value lives: see [`Held::set`].
     pub fn scratch(&self) -> Held {
         self.hold(|gauges| &gauges.scratch_bytes, 0)
@@ -269,6 +275,13 @@ struct Gauges {
     workers_idle: AtomicU64,
     workers_busy: AtomicU64,
     health_failures: AtomicU64,
+    sandbox: Mutex<BTreeMap<&'static str, bool>>,
+}
+
+impl Gauges {
+    fn sandbox(&self) -> MutexGuard<'_, BTreeMap<&'static str, bool>> {
+        self.sandbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Bounds of the latency histograms, seconds. 1.5 and 3.0 are among them: service levels are promised there.
@@ -378,6 +391,17 @@ fn observe(meter: &Meter, gauges: &Arc<Gauges>, scratch_capacity: u64) {
         })
         .build();
 
+    let sandbox = Arc::clone(gauges);
+    meter
+        .u64_observable_gauge("segmill_sandbox_layer")
+        .with_description("Layers of the workers' sandbox: 1 on, 0 lacking.")
+        .with_callback(move |o| {
+            for (&layer, &on) in sandbox.sandbox().iter() {
+                o.observe(u64::from(on), &[KeyValue::new("layer", layer)]);
+            }
+        })
+        .build();
+
     meter
         .u64_observable_gauge("segmill_scratch_capacity_bytes")
         .with_description("Scratch space that may be used.")
@@ -474,8 +498,6 @@ fn outcome_label(outcome: SegmentOutcome) -> KeyValue {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     /// Every series name with its label names, as exposed.
@@ -510,6 +532,7 @@ mod tests {
         metrics.message(Direction::In, 70_000);
         metrics.blocked("delivery", Duration::from_millis(2500));
         metrics.worker_restarted("timeout");
+        metrics.set_sandbox_layer("seccomp", true);
         metrics.frames(Direction::In, 50);
         metrics.event(EventKind::Scte35);
         metrics.events_dropped(1);
@@ -544,6 +567,7 @@ mod tests {
             plain("segmill_worker_restarts_total", "cause").to_vec(),
             plain("segmill_quarantined_jobs_total", "event").to_vec(),
             plain("segmill_workers", "state").to_vec(),
+            plain("segmill_sandbox_layer", "layer").to_vec(),
             plain("segmill_scratch_bytes", "").to_vec(),
             plain("segmill_scratch_capacity_bytes", "").to_vec(),
             plain("segmill_cpu_utilization_ratio", "").to_vec(),

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-use crate::job::{Failure, FailureCode, Inventory};
+use crate::job::{Confinement, Failure, FailureCode, Inventory};
 use crate::media::{AudioCodec, VideoCodec};
 
 const VIDEO_CODECS: [VideoCodec; 6] =
@@ -39,11 +39,24 @@ pub fn inventory() -> Result<Inventory, Failure> {
         audio_encoders: served(&AUDIO_CODECS, audio_encoders, &mut missing),
         deep_encoders: VIDEO_CODECS.into_iter().filter(|&codec| is_deep(codec)).collect(),
         missing: Vec::new(),
+        confinement: Confinement::default(),
     };
     missing.extend(PLUMBING.iter().filter(|name| !exists(name)).map(|name| name.to_string()));
     missing.sort();
     missing.dedup();
     Ok(Inventory { missing, ..inventory })
+}
+
+/// Loads every element that a job may need, and has its class set up: afterwards nothing has to be opened any more.
+pub fn load() -> Result<(), Failure> {
+    init()?;
+    let video = VIDEO_CODECS.into_iter().flat_map(|codec| [video_decoders(codec), video_encoders(codec)]);
+    let audio = AUDIO_CODECS.into_iter().flat_map(|codec| [audio_decoders(codec), audio_encoders(codec)]);
+    let served = video.chain(audio).filter_map(|names| names.iter().find(|name| exists(name)));
+    for name in served.chain(PLUMBING.iter().filter(|name| exists(name))) {
+        make(name)?;
+    }
+    super::scaler::make().map(drop)
 }
 
 /// Decoders of a codec, the preferred one first.

@@ -1,7 +1,7 @@
 //! The worker process. It holds nothing between jobs, and all that it knows of a job came with it.
 //!
 //! [`run`] is the loop over the ipc; [`transcode`] is one job through a fresh GStreamer pipeline. C code that reads
-//! strangers' media runs only here.
+//! strangers' media runs only here, in the jail that is [`sandbox`].
 
 mod audio;
 mod colour;
@@ -14,6 +14,7 @@ mod pcm;
 mod pipeline;
 mod resize;
 mod rung;
+pub mod sandbox;
 mod scaler;
 pub mod sink;
 mod sound;
@@ -39,6 +40,7 @@ use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, getpid, kill_process};
 
+use self::sandbox::Limits;
 use self::sink::Sink;
 use self::transcode::{inventory, transcode};
 use crate::ipc::worker_end::{Reader, Writer};
@@ -49,12 +51,26 @@ use crate::job::{EncodedSample, Failure, Inventory, Job, Stats};
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The process: standard input is the socket to the pool. Ends well when the pool closes it, and with an error after a
-/// failed job.
-pub fn run() -> ExitCode {
+/// failed job. Without limits it goes without a jail, too.
+pub fn run(limits: Option<Limits>) -> ExitCode {
+    let inherited = sandbox::nothing_inherited();
     let ended = stdin().as_fd().try_clone_to_owned().map_err(Error::Io).and_then(|socket| {
         let socket = UnixStream::from(socket);
-        die_with_pool(&socket)?;
-        serve(&socket, inventory, transcode)
+        let ready = || {
+            let inventory = inventory()?;
+            elements::load()?;
+            // No job is read before this: the pool sends none before the hello, and the loop reads none.
+            let confinement = limits.map(|limits| sandbox::enter(&limits, inherited)).unwrap_or_default();
+            // A thread that was there before would be outside.
+            die_with_pool(&socket).map_err(|error| pipeline::pipeline_failed(format!("a thread: {error}")))?;
+            Ok(Inventory { confinement, ..inventory })
+        };
+        serve(&socket, ready, |job, sink| {
+            if let Some(limits) = limits {
+                limits.begin_job().map_err(pipeline::pipeline_failed)?;
+            }
+            transcode(job, sink)
+        })
     });
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -115,6 +115,20 @@ pub fn signal(pid: u32, name: &str) {
     assert!(sent.success() || !std::path::Path::new(&format!("/proc/{pid}")).exists());
 }
 
+/// The log of a service that a test has started itself, up to the line with this message.
+pub fn log_until(service: &mut Child, message: &str) -> String {
+    let mut log = String::new();
+    for line in BufReader::new(service.stderr.take().expect("stderr is piped")).lines().map_while(Result::ok) {
+        let parsed: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+        log += &line;
+        log.push('\n');
+        if parsed["message"] == message {
+            return log;
+        }
+    }
+    panic!("the service ended: {log}");
+}
+
 /// Reads the log until the service says that it is ready, and goes on reading so that it never blocks.
 fn ready(stderr: ChildStderr) -> (SocketAddr, SocketAddr) {
     let (sender, receiver) = mpsc::channel();
