@@ -296,6 +296,8 @@ pub enum FailureCode {
     WorkerProtocol,
     /// Two workers died of this job.
     Poison,
+    /// Its deadline passed before it came to a worker.
+    Late,
     /// The pool is closing.
     Closed,
 }
@@ -313,6 +315,7 @@ impl FailureCode {
             Self::WorkerTimeout => "worker_timeout",
             Self::WorkerProtocol => "worker_protocol",
             Self::Poison => "poison_segment",
+            Self::Late => "late",
             Self::Closed => "closed",
         }
     }

@@ -40,8 +40,8 @@ pub struct Start {
     /// Target length of a segment, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment_ms: Option<u32>,
-    /// In `live` mode, how long after a segment is complete the client wants it by, milliseconds. Taken, and not acted
-    /// on yet: nothing is degraded.
+    /// In `live` mode, how long after a segment is complete the client wants it by, milliseconds; None: twice the target
+    /// length of a segment. What is not begun by then fails as `late`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u32>,
     /// None: the `auto` ladder.
@@ -603,7 +603,7 @@ fn status_of(code: &str) -> (u16, u16) {
         | "no_media"
         | "frame_mismatch"
         | "poison_segment" => (4422, 422),
-        "full" => (1013, 503),
+        "full" | "late" => (1013, 503),
         "closing" => (1001, 503),
         _ => (4500, 500),
     }

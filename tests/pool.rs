@@ -13,7 +13,9 @@ use segmill::job::{Deinterlace, FailureCode, Job, Preset, VideoSpec, Work};
 use segmill::media::{
     AccessUnit, Chroma, Colour, Format, Hdr, Sync, Ticks, Timescale, Track, TrackId, Video, VideoCodec, Window,
 };
-use segmill::pool::{Config, Done, Observer, PoisonDir, Pool, QuarantineEvent, StartError, Workers};
+use segmill::pool::{
+    Claim, Config, Done, Observer, PoisonDir, Pool, QuarantineEvent, SessionId, StartError, Workers,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
@@ -23,7 +25,7 @@ use tokio::task::JoinHandle;
 async fn jobs_side_by_side_each_get_their_own_outcome() {
     let fixture = Fixture::start(|config| config.workers = 3).await;
     let jobs: Vec<Job> = (0..60).map(|id| job(id, &format!("job {id}"), 3)).collect();
-    let done = join_all(jobs.iter().map(|job| fixture.pool.run(job.clone()))).await;
+    let done = join_all(jobs.iter().map(|job| fixture.pool.run(job.clone(), any()))).await;
     for (job, done) in jobs.iter().zip(done) {
         assert_right(job, &done, 1);
     }
@@ -74,7 +76,7 @@ async fn a_job_that_kills_two_workers_is_poison_and_the_pool_lives_on() {
         assert_eq!((code(&done), done.attempts), (Some(FailureCode::Poison), 2));
     }
     let job = job(7, "good", 1);
-    assert_right(&job, &fixture.pool.run(job.clone()).await, 1);
+    assert_right(&job, &fixture.pool.run(job.clone(), any()).await, 1);
 }
 
 #[tokio::test]
@@ -165,7 +167,7 @@ async fn a_poison_job_that_comes_again_costs_no_worker_and_is_kept_for_who_wants
         assert_eq!(fixture.observer.restarts.recv().await, Some("worker_died"));
     }
     assert_eq!(code(&running.await.expect("no panic")), Some(FailureCode::Poison));
-    let again = fixture.pool.run(Job { id: 1000, seq: 1000, ..job.clone() }).await;
+    let again = fixture.pool.run(Job { id: 1000, seq: 1000, ..job.clone() }, any()).await;
     assert_eq!((code(&again), again.attempts), (Some(FailureCode::Poison), 0));
     assert_eq!(fixture.observer.quarantine.recv().await, Some(QuarantineEvent::Added));
     assert_eq!(fixture.observer.quarantine.recv().await, Some(QuarantineEvent::Answered));
@@ -232,7 +234,7 @@ async fn a_worker_that_dies_idle_costs_no_job_an_attempt() {
     kill_process(pid(worker), Signal::KILL).expect("it runs");
     assert_eq!(fixture.observer.restarts.recv().await, Some("idle_exit"));
     let job = job(7, "good", 1);
-    assert_right(&job, &fixture.pool.run(job.clone()).await, 1);
+    assert_right(&job, &fixture.pool.run(job.clone(), any()).await, 1);
 }
 
 #[tokio::test]
@@ -285,7 +287,7 @@ async fn closing_answers_every_job_and_kills_every_worker() {
     for running in running {
         assert_eq!(code(&running.await.expect("no panic")), Some(FailureCode::Closed));
     }
-    assert_eq!(code(&fixture.pool.run(job(9, "late", 1)).await), Some(FailureCode::Closed));
+    assert_eq!(code(&fixture.pool.run(job(9, "late", 1), any()).await), Some(FailureCode::Closed));
     assert_eq!(fixture.pool.snapshot().workers, Workers::default());
 }
 
@@ -312,7 +314,7 @@ async fn a_caller_that_leaves_frees_its_worker_and_its_place() {
     held.dead().await;
     assert_eq!(fixture.observer.restarts.recv().await, Some("cancelled"));
     let job = job(7, "good", 1);
-    assert_right(&job, &fixture.pool.run(job.clone()).await, 1);
+    assert_right(&job, &fixture.pool.run(job.clone(), any()).await, 1);
 }
 
 #[tokio::test]
@@ -331,7 +333,7 @@ async fn processors_are_shared_out_among_the_running_jobs() {
     fixed.threads = 3;
     assert_eq!(threads(&first.await.expect("no panic")), Some(8));
     assert_eq!(threads(&second.await.expect("no panic")), Some(4));
-    assert_eq!(threads(&fixture.pool.run(fixed).await), Some(3));
+    assert_eq!(threads(&fixture.pool.run(fixed, any()).await), Some(3));
 }
 
 #[tokio::test]
@@ -425,7 +427,7 @@ impl Fixture {
 
     fn run(&self, job: Job) -> JoinHandle<Done> {
         let pool = self.pool.clone();
-        tokio::spawn(async move { pool.run(job).await })
+        tokio::spawn(async move { pool.run(job, any()).await })
     }
 
     /// All restarts there have been, once nothing observes any more.
@@ -572,6 +574,11 @@ fn threads(done: &Done) -> Option<u32> {
 
 fn pid(number: u32) -> Pid {
     Pid::from_raw(number as i32).expect("not 0")
+}
+
+/// Of a session that is in no hurry.
+fn any() -> Claim {
+    Claim { session: SessionId(0), deadline: None }
 }
 
 /// Three units in a window of one second and one outside it; the first unit holds `text`, the second is large.

@@ -7,8 +7,10 @@
 
 mod child;
 mod collect;
+mod cost;
 mod hold;
 mod poison;
+mod projection;
 mod quarantine;
 mod queue;
 mod stderr;
@@ -17,17 +19,20 @@ mod supervisor;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+pub use self::cost::Costs;
 pub use self::poison::PoisonDir;
+use self::projection::Running;
 use self::quarantine::{Identity, Outline, Quarantine};
-use self::queue::{Queue, Ticket};
+use self::queue::{Load, Queue, Ticket};
 use self::supervisor::{Entry, supervise};
 use crate::job::{Confinement, Failure, FailureCode, Inventory, Job, Layer, Outcome};
 
@@ -152,6 +157,18 @@ pub struct Snapshot {
     pub queued_media: Duration,
 }
 
+/// Whose jobs wait for each other, and no one else's: one of a session's, by [`Pool::session`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// Who wants a job done, and by when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    pub session: SessionId,
+    /// A job that has come to no worker by then is [`FailureCode::Late`]. None: whenever there is time for it.
+    pub deadline: Option<Instant>,
+}
+
 /// What came of a job, and what it took.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Done {
@@ -220,10 +237,14 @@ struct Shared {
     config: Config,
     observer: Arc<dyn Observer>,
     queue: Queue<Entry>,
+    costs: Costs,
+    next_session: AtomicU64,
     workers: Mutex<Workers>,
     quarantine: Mutex<Quarantine>,
     /// To who keeps them.
     poison: mpsc::Sender<(Job, Identity)>,
+    /// By slot: what the job on it will have cost, and since when it runs on how many threads.
+    running: Mutex<Vec<Option<Running>>>,
     stop: CancellationToken,
 }
 
@@ -238,9 +259,12 @@ impl Pool {
         let poison_dir = config.poison.clone();
         let shared = Arc::new(Shared {
             queue: Queue::new(config.queue_jobs),
+            costs: Costs::default(),
+            next_session: AtomicU64::new(1),
             workers: Mutex::default(),
             quarantine: Mutex::default(),
             poison,
+            running: Mutex::new(vec![None; slots]),
             stop: CancellationToken::new(),
             config,
             observer,
@@ -272,24 +296,58 @@ impl Pool {
         &self.0.inventory
     }
 
-    /// Has the job done: waits for a place in the queue, for a worker, and for the outcome. Calls are served in the
-    /// order in which they are first polled. A job with `threads` 0 gets its share of the processors as it starts.
+    /// A session's place in the queue, for its [`Claim`]s.
+    pub fn session(&self) -> SessionId {
+        SessionId(self.0.shared.next_session.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// What jobs cost here.
+    pub fn costs(&self) -> &Costs {
+        &self.0.shared.costs
+    }
+
+    /// How long from now until a job of that cost that is put in now would be done: behind what runs and what the fair
+    /// queue would serve before it, on the threads that it would get.
+    pub fn projected(&self, claim: Claim, cost: Duration) -> Duration {
+        self.0.shared.projected(claim, cost, Instant::now())
+    }
+
+    /// Has the job done: waits for its turn in the queue, for a worker, and for the outcome. Sessions take turns by what
+    /// their jobs cost; of one session the earliest deadline comes first. A job with `threads` 0 gets its share of the
+    /// processors as it starts. One that has come to no worker by its deadline is [`FailureCode::Late`].
     ///
     /// To drop the future is to cancel the job.
-    pub async fn run(&self, job: Job) -> Done {
+    pub async fn run(&self, job: Job, claim: Claim) -> Done {
         let shared = &*self.0.shared;
         let (job, known) = shared.in_quarantine(job).await;
         if known {
             return Done::unstarted(Failure::new(FailureCode::Poison, "workers died of this segment a while ago"));
         }
-        let (reply, done) = oneshot::channel();
-        let leave = Leave { shared, ticket: shared.queue.ticket() };
-        let media = media(&job);
-        match shared.queue.push(leave.ticket, Entry::new(job, reply), media).await {
+        let (reply, mut done) = oneshot::channel();
+        let leave = Leave { shared, ticket: shared.queue.ticket(claim) };
+        let load = Load { cost: shared.costs.of(&job), media: media(&job) };
+        match shared.queue.push(leave.ticket, Entry::new(job, load, reply), load) {
             Ok(()) => shared.queue_changed(),
             Err(entry) => entry.answer(Err(closed())),
         }
-        done.await.unwrap_or_else(|_| Done::unstarted(closed()))
+        let late = async {
+            match claim.deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let done = tokio::select! {
+            biased;
+            done = &mut done => done,
+            () = late => {
+                if let Some(entry) = shared.queue.remove_fresh(leave.ticket) {
+                    shared.queue_changed();
+                    entry.late();
+                }
+                done.await
+            }
+        };
+        done.unwrap_or_else(|_| Done::unstarted(closed()))
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -409,12 +467,6 @@ impl Shared {
 
     fn quarantine(&self) -> MutexGuard<'_, Quarantine> {
         self.quarantine.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Many for one job when the others are idle, one for each when all are busy.
-    fn threads(&self) -> u32 {
-        let threads = self.config.cpus / self.workers().busy.max(1);
-        u32::try_from(threads).unwrap_or(u32::MAX).max(1)
     }
 
     fn workers(&self) -> MutexGuard<'_, Workers> {

@@ -11,8 +11,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
 use super::child::Child;
-use super::queue::Ticket;
-use super::{Done, Shared, StartError, State, media};
+use super::projection::Running;
+use super::queue::{Load, Ticket};
+use super::{Done, Shared, StartError, State};
 use crate::job::{Confinement, Failure, FailureCode, Inventory, Job, Layer, Outcome};
 
 /// How often a job is tried, and how often a worker that has it may be killed by somebody else, at which the job is
@@ -26,6 +27,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A job on its way through the pool.
 pub(super) struct Entry {
     job: Job,
+    load: Load,
     /// Closed when nobody waits for the outcome any more.
     reply: oneshot::Sender<Done>,
     /// Since when it waits.
@@ -40,9 +42,15 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(job: Job, reply: oneshot::Sender<Done>) -> Self {
+    pub(super) fn new(job: Job, load: Load, reply: oneshot::Sender<Done>) -> Self {
         let zero = Duration::ZERO;
-        Self { job, reply, since: Instant::now(), attempts: 0, queued: zero, transcode: zero, kills: 0, killed: 0 }
+        Self { job, load, reply, since: Instant::now(), attempts: 0, queued: zero, transcode: zero, kills: 0, killed: 0 }
+    }
+
+    /// Its deadline has passed before a worker had it.
+    pub(super) fn late(mut self) {
+        self.queued = self.since.elapsed();
+        self.answer(Err(Failure::new(FailureCode::Late, "its deadline passed while it waited for a worker")));
     }
 
     pub(super) fn answer(self, result: Result<Outcome, Failure>) {
@@ -195,6 +203,7 @@ async fn work(
 ) -> Option<&'static str> {
     let started = Instant::now();
     let threads = if entry.job.threads == 0 { shared.threads() } else { entry.job.threads };
+    let _running = shared.run(slot, Running { cost: entry.load.cost, since: started, threads });
     entry.attempts += 1;
     entry.queued += started - entry.since;
     let result = tokio::select! {
@@ -206,6 +215,7 @@ async fn work(
     entry.transcode += started.elapsed();
     let failure = match result {
         Ok(outcome) => {
+            shared.costs.learn(&entry.job, &outcome.stats, started.elapsed(), shared.config.cpus);
             entry.answer(Ok(outcome));
             return None;
         }
@@ -232,8 +242,8 @@ async fn settle(shared: &Shared, ticket: Ticket, mut entry: Entry, failure: Fail
     entry.killed += u32::from(failure.code == FailureCode::WorkerKilled);
     if entry.has_another_try(failure.code) {
         entry.since = Instant::now();
-        let media = media(&entry.job);
-        match shared.queue.push_back_in_turn(ticket, entry, media) {
+        let load = entry.load;
+        match shared.queue.push_back_in_turn(ticket, entry, load) {
             Ok(()) => shared.queue_changed(),
             Err(entry) => entry.answer(Err(failure)),
         }

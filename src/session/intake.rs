@@ -18,6 +18,7 @@ use super::{Caller, Context, Fatal, Incoming, Wanted};
 use crate::ladder::{self, Plan};
 use crate::media::demux::{self, Container, Demuxer, Event};
 use crate::media::{self, DataUnit, Format, Track};
+use crate::pool::{Claim, SessionId};
 use crate::protocol::{InputContainer, Mode, Pressure, PressureLevel, ServerMessage, TrackInfo, Tracks};
 use crate::segment::{self, Point, Segment, Segmenter};
 use crate::telemetry::metrics::{Held, Operation};
@@ -75,7 +76,9 @@ pub(super) async fn run(
     settings.target_ms = wanted.segment_ms.unwrap_or(settings.target_ms);
     settings.max_skew_ms = if wanted.mode == Mode::Live { MAX_SKEW_MS.0 } else { MAX_SKEW_MS.1 };
     let spool = Box::new(ScratchFile::new(context.scratch.clone(), context.metrics.scratch()));
+    let session = context.pool.session();
     let mut intake = Intake {
+        session,
         demuxer: Demuxer::new(container(wanted.container), context.settings.demux, spool),
         context,
         caller,
@@ -110,6 +113,8 @@ pub(super) async fn run(
 }
 
 struct Intake {
+    /// In the pool's queue.
+    session: SessionId,
     context: Arc<Context>,
     caller: Caller,
     wanted: Wanted,
@@ -357,7 +362,8 @@ impl Intake {
         };
         let counted = self.context.metrics.segment_in_flight();
         let context = self.context.clone();
-        let made = tokio::spawn(async move { jobs.run(&context.pool).await });
+        let claim = self.claim(complete_at);
+        let made = tokio::spawn(async move { jobs.run(&context.pool, claim).await });
         let pending = Pending {
             segment,
             captions,
@@ -372,6 +378,14 @@ impl Intake {
         let waiting = self.context.pool.snapshot().queued > 0;
         self.press(if waiting { PressureLevel::Some } else { PressureLevel::None }, complete_at.elapsed());
         Ok(())
+    }
+
+    /// In `live` mode a segment is wanted by a deadline.
+    fn claim(&self, complete_at: Instant) -> Claim {
+        let usual = 2 * Duration::from_millis(u64::from(self.settings.target_ms));
+        let deadline = complete_at + self.wanted.deadline.unwrap_or(usual);
+        let live = self.wanted.mode == Mode::Live;
+        Claim { session: self.session, deadline: live.then(|| tokio::time::Instant::from_std(deadline)) }
     }
 
     /// Tells the client when the level changes; a notice that finds no room is not worth waiting for.

@@ -1,5 +1,7 @@
 //! What a client wants made of its stream, checked as far as that goes before the stream is known.
 
+use std::time::Duration;
+
 use super::resume::{Survival, Tokens};
 use super::{Fatal, Settings};
 use crate::ladder::{self, Request};
@@ -7,6 +9,8 @@ use crate::protocol::{CutOn, InputContainer, Mode, Output, Start};
 
 /// Target lengths that a client may ask for, milliseconds.
 const SEGMENT_MS: std::ops::RangeInclusive<u32> = 200..=30_000;
+/// How late a client may want a segment, milliseconds.
+const DEADLINE_MS: std::ops::RangeInclusive<u32> = 200..=600_000;
 /// Never cut: the caps on one segment hold for the whole.
 const WHOLE: u32 = u32::MAX;
 
@@ -17,6 +21,8 @@ pub struct Wanted {
     pub(super) mode: Mode,
     /// Target length of a segment; None: the service's own.
     pub(super) segment_ms: Option<u32>,
+    /// In `live` mode, how long after it is complete a segment is wanted; None: by its length.
+    pub(super) deadline: Option<Duration>,
     pub(super) request: Request,
     /// Splice points force a cut.
     pub(super) cut_on_splices: bool,
@@ -28,11 +34,16 @@ impl Wanted {
     /// A stream, as its `start` says; `session` is its id.
     pub fn stream(start: Start, session: &str, settings: &Settings, tokens: &Tokens) -> Result<Self, Fatal> {
         check_segment_ms(start.segment_ms)?;
+        if let Some(ms) = start.deadline_ms.filter(|ms| !DEADLINE_MS.contains(ms)) {
+            let message = format!("deadline_ms is {} to {}, not {ms}", DEADLINE_MS.start(), DEADLINE_MS.end());
+            return Err(Fatal::new("bad_message", message));
+        }
+        let deadline = start.deadline_ms.map(|ms| Duration::from_millis(u64::from(ms)));
         let survival = Some(Survival::new(&start, session, tokens)?);
         let request = outputs(start.outputs, settings)?;
         let Start { input, mode, segment_ms, cut_on, .. } = start;
         let cut_on_splices = cut_on.contains(&CutOn::Scte35);
-        Ok(Self { container: input.container, mode, segment_ms, request, cut_on_splices, survival })
+        Ok(Self { container: input.container, mode, segment_ms, deadline, request, cut_on_splices, survival })
     }
 
     /// One piece of media that is one segment. Without `requested`, the `auto` ladder.
@@ -46,6 +57,7 @@ impl Wanted {
             container,
             mode: Mode::File,
             segment_ms: Some(WHOLE),
+            deadline: None,
             request,
             cut_on_splices: false,
             survival: None,
@@ -62,7 +74,15 @@ impl Wanted {
         check_segment_ms(segment_ms)?;
         ladder::check_request(std::slice::from_ref(&output), settings.ladder)?;
         let request = Request::OfWhatIsThere(output);
-        Ok(Self { container, mode: Mode::File, segment_ms, request, cut_on_splices: false, survival: None })
+        Ok(Self {
+            container,
+            mode: Mode::File,
+            segment_ms,
+            deadline: None,
+            request,
+            cut_on_splices: false,
+            survival: None,
+        })
     }
 }
 

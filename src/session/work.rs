@@ -10,7 +10,7 @@ use crate::job::{AudioSpec, Failure, Job, Outcome, Schedule, Work};
 use crate::ladder::{AudioTarget, Plan};
 use crate::media::codec::hdr;
 use crate::media::{Format, Hdr, Ticks, Timescale};
-use crate::pool::{Done, Pool};
+use crate::pool::{Claim, Done, Pool};
 use crate::segment::{Cut, Segment};
 
 /// What is pinned for a whole session, so that every segment's encoders make the same set-up.
@@ -157,10 +157,10 @@ impl Planner {
 
 impl Jobs {
     /// Runs all jobs side by side.
-    pub async fn run(self, pool: &Pool) -> Made {
+    pub async fn run(self, pool: &Pool, claim: Claim) -> Made {
         let run = |job: Option<Job>| async move {
             match job {
-                Some(job) => Some(pool.run(job).await),
+                Some(job) => Some(pool.run(job, claim).await),
                 None => None,
             }
         };
