@@ -37,6 +37,7 @@ pub struct Config {
     pub clocks: WorkerClocks,
     pub poison: Poison,
     pub sandbox: Sandbox,
+    pub capacity: Capacity,
     pub scratch: Scratch,
     pub log: Log,
 }
@@ -72,6 +73,7 @@ impl Config {
             clocks: args.clocks,
             poison: args.poison,
             sandbox: args.sandbox,
+            capacity: args.capacity,
             scratch: args.scratch,
             log: args.log,
         })
@@ -140,6 +142,7 @@ pub struct ServeArgs {
     pub poison: Poison,
     #[command(flatten)]
     pub sandbox: Sandbox,
+    pub capacity: Capacity,
     #[command(flatten)]
     pub scratch: Scratch,
     #[command(flatten)]
@@ -315,6 +318,21 @@ pub enum SandboxMode {
     Off,
 }
 
+/// How much the instance takes on. Sessions are let in by what they need, in processors, as measured.
+#[derive(Debug, Clone, PartialEq, Args)]
+#[command(next_help_heading = "Capacity")]
+pub struct Capacity {
+    /// Processors that live sessions may need in all, 0.05 to 256; past it new ones get 503 with Retry-After, or close 1013
+    /// [default: nine tenths of what the workers can use]
+    #[arg(id = "capacity_cores", long = "capacity-cores", env = "SEGMILL_CAPACITY_CORES", value_name = "N", value_parser = cores)]
+    pub cores: Option<f64>,
+
+    /// How long a new session's share is held for it, until it has said what it wants
+    #[arg(long, env = "SEGMILL_HOLD_WINDOW", value_name = "DURATION", default_value = "10s",
+          value_parser = duration::<100, 60_000>)]
+    pub hold_window: Duration,
+}
+
 /// Space for files whose index comes last. On Cloud Run this is memory.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Scratch space")]
@@ -420,6 +438,14 @@ fn available_cpus() -> usize {
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+
+/// Reads a number of processors, as `1.5`.
+fn cores(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(cores) if (0.05..=256.0).contains(&cores) => Ok(cores),
+        _ => Err("must be a number from 0.05 to 256".to_owned()),
+    }
+}
 
 /// Reads `1048576`, `64KiB`, `64MiB` or `2GiB`, from `MIN` to `MAX`.
 fn bytes<const MIN: u64, const MAX: u64>(text: &str) -> Result<u64, String> {
@@ -569,6 +595,9 @@ mod tests {
             ("--listen localhost", "--listen"),
             ("--listen 127.0.0.1:9090", "must differ"),
             ("--max-gop 1s", "--max-gop is shorter"),
+            ("--capacity-cores 0", "must be a number from"),
+            ("--capacity-cores nan", "must be a number from"),
+            ("--hold-window 0", "must be from 100 ms"),
             ("--log segmill=loud", "--log"),
             ("--log-format xml", "--log-format"),
             ("--otlp-endpoint localhost:4318", "--otlp-endpoint"),

@@ -136,7 +136,8 @@ impl Model {
 fn parts(job: &Job) -> Vec<(Part, f64)> {
     match (&job.track.format, &job.work) {
         (Format::Video(video), Work::Video { renditions, schedules, .. }) => {
-            let mut parts = vec![(Part::Base, 1.0), (Part::Decode(video.codec), pixels(video) * job.units.len() as f64)];
+            let mut parts =
+                vec![(Part::Base, 1.0), (Part::Decode(video.codec), pixels(video) * job.units.len() as f64)];
             let kept = job.units.iter().filter(|unit| job.window.contains(unit.pts)).count() as f64;
             if video.has_fields() {
                 parts.push((Part::Fields, pixels(video) * kept));

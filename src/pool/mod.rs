@@ -5,6 +5,7 @@
 //! has not seen it; a job that costs two workers their lives is poison, and remembered for a while. What a job means is
 //! the worker's business.
 
+mod capacity;
 mod child;
 mod collect;
 mod cost;
@@ -28,6 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+pub use self::capacity::{Capacity, Full, Reservation};
 pub use self::cost::Costs;
 pub use self::poison::PoisonDir;
 use self::projection::Running;
@@ -125,6 +127,10 @@ pub trait Observer: Send + Sync {
     /// How many jobs wait, and how much media is in them.
     fn queue(&self, jobs: usize, media: Duration) {
         let _ = (jobs, media);
+    }
+    /// Of a [`Capacity`]: how many processors' work it can meet, and how many sessions need.
+    fn capacity(&self, cores: f64, demand: f64) {
+        let _ = (cores, demand);
     }
 }
 
@@ -304,6 +310,11 @@ impl Pool {
     /// What jobs cost here.
     pub fn costs(&self) -> &Costs {
         &self.0.shared.costs
+    }
+
+    /// Processors that jobs can have at a time.
+    pub fn cores(&self) -> f64 {
+        f64::from(self.0.shared.cores())
     }
 
     /// How long from now until a job of that cost that is put in now would be done: behind what runs and what the fair

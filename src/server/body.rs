@@ -52,7 +52,8 @@ pub(super) fn start(
     let outlet = Channel { sender, patience: app.config.sessions.write_timeout };
     let context = Arc::clone(&app.context);
     let session = async move {
-        let ended = session::run(context, caller, wanted, incoming, outlet, session::stays()).await;
+        let ended =
+            session::run(context, caller, wanted, incoming, outlet, session::stays(), &admitted.reservation).await;
         drop(admitted);
         ended
     };

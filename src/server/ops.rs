@@ -1,7 +1,7 @@
 //! The ops port: is the process alive, may it get new work, and its metrics. Kept apart from the public port.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -9,18 +9,21 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
+use tokio::time::Instant;
 
+use crate::pool::Capacity;
 use crate::telemetry::Metrics;
 
 /// Whether new work is welcome. Shared by all who know a reason why not; cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Readiness(Arc<Reasons>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Reasons {
     started: AtomicBool,
     full: AtomicBool,
     draining: AtomicBool,
+    capacity: OnceLock<Capacity>,
 }
 
 /// Why new work is not welcome.
@@ -28,7 +31,7 @@ struct Reasons {
 pub enum NotReady {
     /// No worker is ready yet.
     Starting,
-    /// All places for sessions are taken.
+    /// All places for sessions are taken, or another session would be more than can be met.
     Full,
     /// The process is going to end; it won't be ready again.
     Draining,
@@ -61,6 +64,12 @@ impl Readiness {
         self.0.full.store(full, Ordering::Release);
     }
 
+    /// What tells whether another session would fit; asked at each check.
+    pub fn watch(&self, capacity: Capacity) {
+        // It is told once, as the service starts.
+        let _ = self.0.capacity.set(capacity);
+    }
+
     /// No new work any more, for good.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Release);
@@ -71,7 +80,9 @@ impl Readiness {
             Err(NotReady::Draining)
         } else if !self.0.started.load(Ordering::Acquire) {
             Err(NotReady::Starting)
-        } else if self.0.full.load(Ordering::Acquire) {
+        } else if self.0.full.load(Ordering::Acquire)
+            || self.0.capacity.get().is_some_and(|capacity| capacity.is_full(Instant::now()))
+        {
             Err(NotReady::Full)
         } else {
             Ok(())

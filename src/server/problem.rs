@@ -1,5 +1,7 @@
 //! Refusals over HTTP: `application/problem+json` (RFC 9457), by the protocol's codes.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -9,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::protocol;
 use crate::session::Fatal;
 
-/// Seconds after which a refused client may try again: about a segment's time.
+/// Seconds after which a refused client may try again, where nothing better is known: about a segment's time.
 const RETRY_AFTER_S: u64 = 2;
 
 /// A refusal.
@@ -23,6 +25,9 @@ pub struct Problem {
     pub title: String,
     /// A sentence for a person.
     pub detail: String,
+    /// Of a 503, seconds in `Retry-After`.
+    #[serde(skip)]
+    retry_after_s: Option<u64>,
 }
 
 impl Problem {
@@ -32,7 +37,12 @@ impl Problem {
 
     pub fn with_status(status: u16, code: &str, detail: impl Into<String>) -> Self {
         let title = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Error");
-        Self { status, code: code.to_owned(), title: title.to_owned(), detail: detail.into() }
+        Self { status, code: code.to_owned(), title: title.to_owned(), detail: detail.into(), retry_after_s: None }
+    }
+
+    /// When the same may succeed.
+    pub fn retry_after(self, wait: Duration) -> Self {
+        Self { retry_after_s: Some(wait.as_secs().max(1)), ..self }
     }
 }
 
@@ -45,11 +55,12 @@ impl From<&Fatal> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let retry_after_s = self.retry_after_s.unwrap_or(RETRY_AFTER_S);
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
         }
         response
     }

@@ -68,7 +68,7 @@ async fn respond(app: &App, request: HttpRequest) -> Result<Response, Problem> {
         let incoming = body::bounded(body::incoming(app, request.into_body()), app.config.segments.max_bytes);
         body::start(app, caller, wanted, incoming, admitted)
     };
-    collect(messages).await.map(|made| made.into_response())
+    collect(app, messages).await.map(|made| made.into_response())
 }
 
 /// The parts `spec` and `media`, in either order; the media bounded by what a segment may hold.
@@ -106,7 +106,7 @@ struct Made {
     receipts: Vec<Receipt>,
 }
 
-async fn collect(mut messages: mpsc::Receiver<Outgoing>) -> Result<Made, Problem> {
+async fn collect(app: &App, mut messages: mpsc::Receiver<Outgoing>) -> Result<Made, Problem> {
     let mut made = Made { outputs: BTreeMap::new(), receipts: Vec::new() };
     while let Some(message) = messages.recv().await {
         match message {
@@ -122,7 +122,7 @@ async fn collect(mut messages: mpsc::Receiver<Outgoing>) -> Result<Made, Problem
                 media.extend_from_slice(&payload);
             }
             Outgoing::Message(ServerMessage::Receipt(receipt)) => made.receipts.push(receipt),
-            Outgoing::Message(ServerMessage::Error(error)) => return Err(Problem::new(&error.code, error.message)),
+            Outgoing::Message(ServerMessage::Error(error)) => return Err(app.admission.problem(&error)),
             Outgoing::Message(ServerMessage::Done(_)) => return Ok(made),
             Outgoing::Message(_) => {}
         }

@@ -18,10 +18,14 @@ use super::ops;
 use super::router::router;
 use crate::config::{Config, Resume, SandboxMode};
 use crate::job::{Confinement, Layer};
-use crate::pool::{self, Observer, PoisonDir, Pool, QuarantineEvent, Workers};
+use crate::pool::{self, Capacity, Observer, PoisonDir, Pool, QuarantineEvent, Workers};
 use crate::session::{Context, Scratch, Settings, Tokens};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{Quarantined, WorkerState};
+
+/// Of the processors, how much sessions may need: the rest is for the service itself, and for jobs that take longer than
+/// foreseen.
+const PLANNED: f64 = 0.9;
 
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +84,12 @@ impl Service {
         if !missing.is_empty() {
             tracing::warn!(elements = ?missing, "elements are missing");
         }
+        let capacity = Capacity::new(
+            config.capacity.cores.unwrap_or(pool.cores() * PLANNED),
+            config.capacity.hold_window,
+            Arc::new(Gauges(metrics.clone())),
+        );
+        readiness.watch(capacity.clone());
         let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
         let app = App {
             context: Arc::new(Context {
@@ -89,7 +99,7 @@ impl Service {
                 scratch: Scratch::new(config.scratch.dir.clone(), config.scratch.bytes),
                 tokens: tokens(&config.resume)?,
             }),
-            admission: Admission::new(config.max_sessions, shutdown.clone(), metrics, readiness.clone()),
+            admission: Admission::new(config.max_sessions, capacity, shutdown.clone(), metrics, readiness.clone()),
             draining: shutdown.clone(),
             tracker: tracker.clone(),
             config: Arc::new(config),
@@ -233,5 +243,9 @@ impl Observer for Gauges {
 
     fn queue(&self, jobs: usize, media: Duration) {
         self.metrics.set_queue(jobs, media);
+    }
+
+    fn capacity(&self, cores: f64, demand: f64) {
+        self.metrics.set_capacity(cores, demand);
     }
 }

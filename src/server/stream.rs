@@ -65,12 +65,13 @@ fn offers_subprotocol(headers: &HeaderMap) -> bool {
     offered.flat_map(|list| list.split(',')).any(|name| name.trim() == SUBPROTOCOL)
 }
 
-async fn run(app: App, socket: WebSocket, origin: Origin, _admitted: Admitted) {
+async fn run(app: App, socket: WebSocket, origin: Origin, admitted: Admitted) {
     let (sink, mut stream) = socket.split();
     let id = uuid::Uuid::now_v7();
     let span = tracing::info_span!("session", session = %id);
     let mut socket = Socket { sink, app: app.clone() };
-    let ended = tracing::Instrument::instrument(converse(&app, &mut socket, &mut stream, id, origin), span).await;
+    let ended =
+        tracing::Instrument::instrument(converse(&app, &mut socket, &mut stream, id, origin, &admitted), span).await;
     let (code, reason) = match &ended {
         Ended::Done(_) => (1000, "done"),
         Ended::Fatal(fatal) => (protocol::close_code(fatal.code), fatal.code),
@@ -99,6 +100,7 @@ async fn converse(
     stream: &mut SplitStream<WebSocket>,
     id: uuid::Uuid,
     origin: Origin,
+    admitted: &Admitted,
 ) -> Ended {
     let config = &app.config;
     let limit = config.sessions.session_limit;
@@ -131,7 +133,8 @@ async fn converse(
     });
     let caller = Caller { op: Operation::Stream, origin };
     let (leave, leaving) = watch::channel(None);
-    let session = Box::pin(session::run(app.context.clone(), caller, wanted, incoming, socket, leaving));
+    let session =
+        Box::pin(session::run(app.context.clone(), caller, wanted, incoming, socket, leaving, &admitted.reservation));
     tokio::select! {
         biased;
         ended = session => ended,

@@ -119,7 +119,7 @@ async fn respond(
                 }
             }
             Some(Outgoing::Message(ServerMessage::Error(error))) => {
-                return Err(Problem::new(&error.code, error.message));
+                return Err(app.admission.problem(&error));
             }
             Some(Outgoing::Message(ServerMessage::Done(_))) | None => {
                 return Err(Problem::new("no_media", "nothing came out"));

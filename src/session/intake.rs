@@ -13,12 +13,12 @@ use super::captions::Captions;
 use super::events::{Held as HeldEvents, Riding};
 use super::resume::{Given, InputPlace, Leaving, Place, stops_reading};
 use super::scratch::ScratchFile;
-use super::work::{Made, Planner, PlannerState};
+use super::work::{self, Jobs, Made, Planner, PlannerState};
 use super::{Caller, Context, Fatal, Incoming, Wanted};
 use crate::ladder::{self, Plan};
 use crate::media::demux::{self, Container, Demuxer, Event};
 use crate::media::{self, DataUnit, Format, Track};
-use crate::pool::{Claim, SessionId};
+use crate::pool::{Claim, Reservation, SessionId};
 use crate::protocol::{InputContainer, Mode, Pressure, PressureLevel, ServerMessage, TrackInfo, Tracks};
 use crate::segment::{self, Point, Segment, Segmenter};
 use crate::telemetry::metrics::{Held, Operation};
@@ -26,13 +26,20 @@ use crate::telemetry::metrics::{Held, Operation};
 /// How long a lagging track is waited for, milliseconds: in `live` mode latency counts for more.
 const MAX_SKEW_MS: (u32, u32) = (3_000, 30_000);
 
+/// What is kept for a session that is in no hurry, cores.
+const FILE_CORES: f64 = 0.02;
+/// How much the newest segment counts in what a session needs.
+const NEWEST: f64 = 0.3;
+
 /// Where intake hands things on.
-pub(super) struct Ways {
+pub(super) struct Ways<'a> {
     /// In order: the plan, the segments, and how it ended.
     pub queue: Sender<Slot>,
     /// Ahead of the order: pressure.
     pub notices: Sender<ServerMessage>,
     pub leaving: Leaving,
+    /// Where what the session needs is taken note of.
+    pub reservation: &'a Reservation,
 }
 
 /// A place in the order of delivery.
@@ -70,7 +77,7 @@ pub(super) async fn run(
     wanted: Wanted,
     incoming: impl Stream<Item = Result<Incoming, Fatal>> + Send,
     places: Arc<Semaphore>,
-    ways: Ways,
+    ways: Ways<'_>,
 ) {
     let mut settings = context.settings.segment;
     settings.target_ms = wanted.segment_ms.unwrap_or(settings.target_ms);
@@ -79,6 +86,7 @@ pub(super) async fn run(
     let session = context.pool.session();
     let mut intake = Intake {
         session,
+        demand: 0.0,
         demuxer: Demuxer::new(container(wanted.container), context.settings.demux, spool),
         context,
         caller,
@@ -112,9 +120,11 @@ pub(super) async fn run(
     let _ = queue.send(slot).await;
 }
 
-struct Intake {
+struct Intake<'a> {
     /// In the pool's queue.
     session: SessionId,
+    /// Processors that it needs, as far as is known.
+    demand: f64,
     context: Arc<Context>,
     caller: Caller,
     wanted: Wanted,
@@ -128,7 +138,7 @@ struct Intake {
     events: HeldEvents,
     next_seq: u64,
     places: Arc<Semaphore>,
-    ways: Ways,
+    ways: Ways<'a>,
     pressed: PressureLevel,
     /// Of the input, as far as it has come.
     bytes: u64,
@@ -156,7 +166,7 @@ struct Source {
     segmenter: Segmenter,
 }
 
-impl Intake {
+impl Intake<'_> {
     /// What is to be the last in the queue.
     async fn read(mut self, incoming: impl Stream<Item = Result<Incoming, Fatal>> + Send) -> Result<Slot, Fatal> {
         tokio::pin!(incoming);
@@ -303,6 +313,7 @@ impl Intake {
             tracks: tracks.iter().map(|track| describe(track, plan.uses(track.id))).collect(),
             outputs: plan.describe(),
         };
+        self.settle(&plan)?;
         let plan = Arc::new(plan);
         self.planner = Planner::default();
         self.source = Some(Source { plan: plan.clone(), segmenter });
@@ -363,6 +374,7 @@ impl Intake {
         let counted = self.context.metrics.segment_in_flight();
         let context = self.context.clone();
         let claim = self.claim(complete_at);
+        self.demand(&segment, &jobs);
         let made = tokio::spawn(async move { jobs.run(&context.pool, claim).await });
         let pending = Pending {
             segment,
@@ -378,6 +390,34 @@ impl Intake {
         let waiting = self.context.pool.snapshot().queued > 0;
         self.press(if waiting { PressureLevel::Some } else { PressureLevel::None }, complete_at.elapsed());
         Ok(())
+    }
+
+    /// The session needs what its plan costs at the pace of its media, if it is live; if not, it has time. Copies cost
+    /// next to nothing.
+    fn settle(&mut self, plan: &Plan) -> Result<(), Fatal> {
+        let costs = self.context.pool.costs();
+        let second = work::second(plan);
+        self.demand = match (second.is_empty(), self.wanted.mode) {
+            (true, _) => 0.0,
+            (false, Mode::File) => FILE_CORES,
+            (false, Mode::Live) => second.iter().map(|job| costs.of(job).as_secs_f64()).sum(),
+        };
+        self.ways.reservation.settle(self.demand, tokio::time::Instant::now()).map_err(|full| {
+            self.context.metrics.session_rejected("capacity");
+            Fatal::new("full", full.to_string())
+        })
+    }
+
+    /// Follows what the segments of a live session cost, by the jobs as they were asked for.
+    fn demand(&mut self, segment: &Segment, jobs: &Jobs) {
+        let media = (segment.end - segment.start).0 as f64 / f64::from(segment.timescale.get());
+        if self.wanted.mode == Mode::File || self.demand == 0.0 || media <= 0.0 {
+            return;
+        }
+        let costs = self.context.pool.costs();
+        let now: f64 = jobs.all().map(|job| costs.of(job).as_secs_f64()).sum::<f64>() / media;
+        self.demand += NEWEST * (now - self.demand);
+        self.ways.reservation.update(self.demand, tokio::time::Instant::now());
     }
 
     /// In `live` mode a segment is wanted by a deadline.

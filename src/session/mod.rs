@@ -29,7 +29,7 @@ pub use wanted::Wanted;
 use crate::config::Config;
 use crate::ladder;
 use crate::media::demux;
-use crate::pool::Pool;
+use crate::pool::{Pool, Reservation};
 use crate::protocol::{BinaryHeader, Done, MoveReason, ServerMessage};
 use crate::segment;
 use crate::telemetry::metrics::{Metrics, Operation, Origin};
@@ -162,7 +162,7 @@ pub struct Caller {
 }
 
 /// Runs a session to its end. All messages but `ready` are sent from here; `done`, `moved` or a fatal `error` is the
-/// last.
+/// last. What it needs is taken note of in its reservation.
 pub async fn run(
     context: Arc<Context>,
     caller: Caller,
@@ -170,13 +170,14 @@ pub async fn run(
     incoming: impl Stream<Item = Result<Incoming, Fatal>> + Send,
     outlet: impl Outlet,
     leaving: Leaving,
+    reservation: &Reservation,
 ) -> Ended {
     let places = Arc::new(Semaphore::new(context.settings.in_flight));
     // Bounded by the places: a slot is sent only with a permit in it; the rest are a few messages of the set-up.
     let (queue, slots) = mpsc::channel(context.settings.in_flight + 4);
     let (notices, notified) = mpsc::channel(4);
     let survival = wanted.survival.clone();
-    let ways = intake::Ways { queue, notices, leaving: leaving.clone() };
+    let ways = intake::Ways { queue, notices, leaving: leaving.clone(), reservation };
     let intake = intake::run(context.clone(), caller, wanted, incoming, places, ways);
     let delivery = delivery::run(context, (caller, survival), slots, (notified, leaving), outlet);
     tokio::pin!(intake, delivery);

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::schedule::{Pictures, schedule};
 use crate::job::{AudioSpec, Failure, Job, Outcome, Schedule, Work};
 use crate::ladder::{AudioTarget, Plan};
 use crate::media::codec::hdr;
-use crate::media::{Format, Hdr, Ticks, Timescale};
+use crate::media::{AccessUnit, Format, Hdr, Sync, Ticks, Timescale, Track, Window};
 use crate::pool::{Claim, Done, Pool};
 use crate::segment::{Cut, Segment};
 
@@ -155,7 +156,55 @@ impl Planner {
     }
 }
 
+/// What a second of such media is to cost, as jobs without data: to be asked for, not to be done.
+pub(super) fn second(plan: &Plan) -> Vec<Job> {
+    const RATE: (u32, u32) = (30, 1);
+    let job = |track: Track, frames: u32, work| {
+        let ticks = i64::from(track.timescale.get());
+        let unit = |n: u32| AccessUnit {
+            track: track.id,
+            pts: Ticks(ticks * i64::from(n) / i64::from(frames)),
+            dts: Ticks(0),
+            duration: None,
+            sync: Sync::No,
+            offset: 0,
+            data: Bytes::new(),
+        };
+        let (units, window) = ((0..frames).map(unit).collect(), Window { start: Ticks(0), end: Ticks(ticks) });
+        Job { id: 0, seq: 0, track, units, window, work, threads: 0 }
+    };
+    let mut jobs = Vec::new();
+    if let Some(video) = plan.video.as_ref().filter(|video| !video.renditions.is_empty()) {
+        let frame_rate = video.source.frame_rate.unwrap_or(RATE);
+        let frames = frame_rate.0.div_ceil(frame_rate.1.max(1)).clamp(1, 300);
+        let (renditions, schedules) = (video.renditions.clone(), Vec::new());
+        jobs.push(job(video.track.clone(), frames, Work::Video { frame_rate, renditions, schedules }));
+    }
+    for audio in plan.audio.iter().filter(|audio| !audio.renditions.is_empty()) {
+        let spec = |target: &AudioTarget| {
+            let mut spec = AudioSpec {
+                codec: target.codec,
+                bit_rate: target.bit_rate,
+                channels: target.channels,
+                sample_rate: target.sample_rate,
+                origin: 0,
+                first_frame: 0,
+                frames: 0,
+            };
+            spec.frames = target.sample_rate.div_ceil(u32::try_from(spec.frame_samples()).unwrap_or(1024));
+            spec
+        };
+        let renditions = audio.renditions.iter().map(spec).collect();
+        jobs.push(job(audio.track.clone(), 1, Work::Audio { renditions }));
+    }
+    jobs
+}
+
 impl Jobs {
+    pub fn all(&self) -> impl Iterator<Item = &Job> {
+        self.video.iter().chain(self.audio.iter().flatten())
+    }
+
     /// Runs all jobs side by side.
     pub async fn run(self, pool: &Pool, claim: Claim) -> Made {
         let run = |job: Option<Job>| async move {
@@ -243,12 +292,10 @@ fn estimate_rate(cut: &Cut, timescale: Timescale) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::ladder::PlannedAudio;
     use crate::media::codec::aac;
-    use crate::media::{AccessUnit, AudioCodec, Format, Sync, Track, TrackId, Window};
+    use crate::media::{AudioCodec, TrackId};
     use crate::segment::{Segmenter, Settings, Tracks};
 
     const HOURS: i64 = 10;

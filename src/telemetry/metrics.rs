@@ -197,6 +197,12 @@ impl Metrics {
         self.0.gauges.queue_media_us.store(micros, Ordering::Relaxed);
     }
 
+    /// Processors that sessions may need in all, and do need.
+    pub fn set_capacity(&self, cores: f64, demand: f64) {
+        self.0.gauges.capacity_cores.store(cores.to_bits(), Ordering::Relaxed);
+        self.0.gauges.demand_cores.store(demand.to_bits(), Ordering::Relaxed);
+    }
+
     /// How many worker processes are in a state.
     pub fn set_workers(&self, state: WorkerState, count: usize) {
         state.gauge()(&self.0.gauges).store(count as u64, Ordering::Relaxed);
@@ -270,6 +276,9 @@ struct Gauges {
     segments_in_flight: AtomicU64,
     queue_depth: AtomicU64,
     queue_media_us: AtomicU64,
+    /// Bits of floating-point numbers.
+    capacity_cores: AtomicU64,
+    demand_cores: AtomicU64,
     scratch_bytes: AtomicU64,
     workers_starting: AtomicU64,
     workers_idle: AtomicU64,
@@ -371,6 +380,14 @@ fn observe(meter: &Meter, gauges: &Arc<Gauges>, scratch_capacity: u64) {
     held("segmill_health_consecutive_failures", "Failed checks of the service's own health in a row.", |gauges| {
         &gauges.health_failures
     });
+
+    let cores = |name: &'static str, help: &'static str, gauge: fn(&Gauges) -> &AtomicU64| {
+        let gauges = Arc::clone(gauges);
+        let read = move || f64::from_bits(gauge(&gauges).load(Ordering::Relaxed));
+        meter.f64_observable_gauge(name).with_description(help).with_callback(move |o| o.observe(read(), &[])).build();
+    };
+    cores("segmill_capacity_cores", "Processors that sessions may need in all.", |gauges| &gauges.capacity_cores);
+    cores("segmill_demand_cores", "Processors that sessions need.", |gauges| &gauges.demand_cores);
 
     let queue = Arc::clone(gauges);
     meter
@@ -568,6 +585,8 @@ mod tests {
             plain("segmill_quarantined_jobs_total", "event").to_vec(),
             plain("segmill_workers", "state").to_vec(),
             plain("segmill_sandbox_layer", "layer").to_vec(),
+            plain("segmill_capacity_cores", "").to_vec(),
+            plain("segmill_demand_cores", "").to_vec(),
             plain("segmill_scratch_bytes", "").to_vec(),
             plain("segmill_scratch_capacity_bytes", "").to_vec(),
             plain("segmill_cpu_utilization_ratio", "").to_vec(),
@@ -625,6 +644,9 @@ mod tests {
         for series in ["segmill_sessions", "segmill_scratch_bytes"] {
             assert_eq!(value(&metrics, series), 0.0, "{series}");
         }
+        metrics.set_capacity(1.8, 0.25);
+        assert_eq!(value(&metrics, "segmill_capacity_cores"), 1.8);
+        assert_eq!(value(&metrics, "segmill_demand_cores"), 0.25);
         metrics.set_queue(0, Duration::ZERO);
         assert_eq!(value(&metrics, "segmill_queue_depth"), 0.0);
         assert_eq!(value(&metrics, "segmill_scratch_capacity_bytes"), 4096.0);
