@@ -13,9 +13,7 @@ use segmill::job::{Deinterlace, FailureCode, Job, Preset, VideoSpec, Work};
 use segmill::media::{
     AccessUnit, Chroma, Colour, Format, Hdr, Sync, Ticks, Timescale, Track, TrackId, Video, VideoCodec, Window,
 };
-use segmill::pool::{
-    Claim, Config, Done, Observer, PoisonDir, Pool, QuarantineEvent, SessionId, StartError, Workers,
-};
+use segmill::pool::{Claim, Config, Done, Observer, PoisonDir, Pool, QuarantineEvent, SessionId, StartError, Workers};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
@@ -241,7 +239,7 @@ async fn a_worker_that_dies_idle_costs_no_job_an_attempt() {
 async fn there_are_never_more_workers_than_the_bound() {
     let mut fixture = Fixture::start(|config| {
         config.workers = 2;
-        config.queue_jobs = 10;
+        config.queue_jobs = 12;
     })
     .await;
     let running: Vec<_> = (0..8).map(|_| fixture.run_directed().1).collect();

@@ -44,7 +44,17 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn new(job: Job, load: Load, reply: oneshot::Sender<Done>) -> Self {
         let zero = Duration::ZERO;
-        Self { job, load, reply, since: Instant::now(), attempts: 0, queued: zero, transcode: zero, kills: 0, killed: 0 }
+        Self {
+            job,
+            load,
+            reply,
+            since: Instant::now(),
+            attempts: 0,
+            queued: zero,
+            transcode: zero,
+            kills: 0,
+            killed: 0,
+        }
     }
 
     /// Its deadline has passed before a worker had it.
