@@ -142,6 +142,7 @@ pub struct ServeArgs {
     pub poison: Poison,
     #[command(flatten)]
     pub sandbox: Sandbox,
+    #[command(flatten)]
     pub capacity: Capacity,
     #[command(flatten)]
     pub scratch: Scratch,

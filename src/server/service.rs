@@ -87,7 +87,7 @@ impl Service {
         let capacity = Capacity::new(
             config.capacity.cores.unwrap_or(pool.cores() * PLANNED),
             config.capacity.hold_window,
-            Arc::new(Gauges(metrics.clone())),
+            Arc::new(Gauges::new(metrics.clone())),
         );
         readiness.watch(capacity.clone());
         let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
