@@ -136,6 +136,21 @@ pub enum Preset {
     Slow,
 }
 
+impl Preset {
+    /// x264's name of it, which is the protocol's too.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ultrafast => "ultrafast",
+            Self::Superfast => "superfast",
+            Self::Veryfast => "veryfast",
+            Self::Faster => "faster",
+            Self::Fast => "fast",
+            Self::Medium => "medium",
+            Self::Slow => "slow",
+        }
+    }
+}
+
 /// One audio rendition, and which of its frames on the absolute sample grid this job makes.
 ///
 /// Frame `i` of a rendition holds the samples `[origin + i·n, origin + (i+1)·n)` of the absolute timeline, counted at

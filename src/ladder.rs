@@ -399,7 +399,7 @@ fn of_what_is_there(mut output: Output, tracks: &[Track]) -> Result<Output, Refu
 }
 
 /// H.264 as every browser and device plays it.
-fn players_take(video: &Video) -> bool {
+pub fn players_take(video: &Video) -> bool {
     video.codec == VideoCodec::H264 && video.bit_depth == 8 && video.chroma == Chroma::C420 && !video.interlaced
 }
 

@@ -501,8 +501,49 @@ pub enum SegmentOutcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Degraded {
     pub output: String,
-    pub what: String,
-    pub why: String,
+    pub what: DegradedWhat,
+    pub why: DegradedWhy,
+    /// A few words for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// What was not made as asked. All of them, in the order in which a live session is degraded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DegradedWhat {
+    /// The output's pictures have no closed captions, and the source's have.
+    Captions,
+    /// A faster preset than asked for.
+    Preset,
+    /// The output has no media in this segment.
+    RungLeftOut,
+    /// The source's pictures as they are, in its size and at its rate of bits, in place of those asked for.
+    SourceCopied,
+}
+
+impl DegradedWhat {
+    pub const ALL: [Self; 4] = [Self::Captions, Self::Preset, Self::RungLeftOut, Self::SourceCopied];
+
+    /// As it is written in a message.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Captions => "captions",
+            Self::Preset => "preset",
+            Self::RungLeftOut => "rung_left_out",
+            Self::SourceCopied => "source_copied",
+        }
+    }
+}
+
+/// Why something was not made as asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DegradedWhy {
+    /// The output's codec has no place for it.
+    Codec,
+    /// It would not have come by the deadline.
+    Late,
 }
 
 /// Why a segment failed.

@@ -63,9 +63,14 @@ pub struct PushArgs {
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(200..=30_000))]
     segment_ms: Option<u32>,
 
-    /// A live stream: a track that lags behind another is waited for only 3 s of media
+    /// A live stream: each segment has a deadline, and a track that lags behind another is waited for only 3 s of media
     #[arg(long)]
     live: bool,
+
+    /// With --live: how long after it is complete a segment is wanted; one that would come later is made of less, as its
+    /// receipt says [default: twice the segment's length]
+    #[arg(long, value_name = "MS", requires = "live", value_parser = clap::value_parser!(u32).range(1..=600_000))]
+    deadline_ms: Option<u32>,
 
     /// Send as fast as it plays: an MP4 at its average rate, anything else never ahead of the media time that came back
     #[arg(long)]
@@ -109,7 +114,8 @@ impl PushArgs {
             }
         };
         let mode = if self.live { Mode::Live } else { Mode::File };
-        let start = Start { mode, segment_ms: self.segment_ms, outputs, ..Start::default() };
+        let (segment_ms, deadline_ms) = (self.segment_ms, self.deadline_ms);
+        let start = Start { mode, segment_ms, deadline_ms, outputs, ..Start::default() };
         let patience = client::Patience { tries: self.retries, first: FIRST_WAIT };
         Ok(Plan {
             file: self.file,

@@ -16,7 +16,7 @@ use crate::job::{Failure, FailureCode};
 use crate::ladder::Plan;
 use crate::media::{Hdr, Ticks, Timescale};
 use crate::protocol::{
-    Done, ErrorMessage, MoveReason, Moved, Receipt, Resume, SegmentError, SegmentOutcome, ServerMessage,
+    Degraded, Done, ErrorMessage, MoveReason, Moved, Receipt, Resume, SegmentError, SegmentOutcome, ServerMessage,
 };
 use crate::telemetry::metrics::Direction;
 
@@ -126,6 +126,9 @@ impl<O: Outlet> Delivery<O> {
         let mut failure = None;
         let mut outputs = std::mem::take(&mut self.outputs);
         for output in &mut outputs {
+            if let Some(degraded) = output.degraded(&pending) {
+                self.degraded(&mut receipt, degraded);
+            }
             match output.render(&pending, &made) {
                 Ok(Some(rendered)) => {
                     self.send(&mut receipt, output, rendered).await?;
@@ -216,8 +219,7 @@ impl<O: Outlet> Delivery<O> {
         }
         self.outlet.send(Outgoing::Binary(rendered.header, rendered.media)).await?;
         if let Some(degraded) = rendered.degraded {
-            receipt.outcome = SegmentOutcome::Degraded;
-            receipt.degraded.push(degraded);
+            self.degraded(receipt, degraded);
         }
         let name = output.name().unwrap_or_default().to_owned();
         if let Some(frames) = rendered.frames {
@@ -231,6 +233,12 @@ impl<O: Outlet> Delivery<O> {
             receipt.audio_samples.insert(name, samples);
         }
         Ok(())
+    }
+
+    fn degraded(&self, receipt: &mut Receipt, degraded: Degraded) {
+        self.context.metrics.degraded(degraded.what);
+        receipt.outcome = SegmentOutcome::Degraded;
+        receipt.degraded.push(degraded);
     }
 
     /// Says the failure in the receipt and in an error. Where nothing has gone well so far and the media is at fault,

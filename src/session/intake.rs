@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::captions::Captions;
+use super::degrade::{Choice, Degrader, Level};
 use super::events::{Held as HeldEvents, Riding};
 use super::resume::{Given, InputPlace, Leaving, Place, stops_reading};
 use super::scratch::ScratchFile;
@@ -60,6 +61,8 @@ pub(super) struct Pending {
     pub captions: Captions,
     /// What was read until it was cut.
     pub events: Riding,
+    /// What it is made at.
+    pub level: Level,
     pub made: AbortOnDropHandle<Made>,
     /// When its last byte had come.
     pub complete_at: Instant,
@@ -164,6 +167,8 @@ enum Begin<'a> {
 struct Source {
     plan: Arc<Plan>,
     segmenter: Segmenter,
+    /// In `live` mode, from the first segment on.
+    levels: Option<(Vec<Level>, Degrader)>,
 }
 
 impl Intake<'_> {
@@ -316,7 +321,7 @@ impl Intake<'_> {
         self.settle(&plan)?;
         let plan = Arc::new(plan);
         self.planner = Planner::default();
-        self.source = Some(Source { plan: plan.clone(), segmenter });
+        self.source = Some(Source { plan: plan.clone(), segmenter, levels: None });
         self.tracks = tracks;
         self.hand_on(Slot::Plan(plan, Box::new(message))).await
     }
@@ -372,15 +377,18 @@ impl Intake<'_> {
             }
         };
         let counted = self.context.metrics.segment_in_flight();
-        let context = self.context.clone();
         let claim = self.claim(complete_at);
         self.demand(&segment, &jobs);
-        let made = tokio::spawn(async move { jobs.run(&context.pool, claim).await });
+        let (level, late) = self.level(&jobs, &segment, claim);
+        let jobs = jobs.at(&level);
+        let context = self.context.clone();
+        let made = async move { if late { jobs.late() } else { jobs.run(&context.pool, claim).await } };
         let pending = Pending {
             segment,
             captions,
             events,
-            made: AbortOnDropHandle::new(made),
+            level,
+            made: AbortOnDropHandle::new(tokio::spawn(made)),
             complete_at,
             place,
             counted,
@@ -426,6 +434,29 @@ impl Intake<'_> {
         let deadline = complete_at + self.wanted.deadline.unwrap_or(usual);
         let live = self.wanted.mode == Mode::Live;
         Claim { session: self.session, deadline: live.then(|| tokio::time::Instant::from_std(deadline)) }
+    }
+
+    /// What the segment is made at, and whether even that would be too late. All as asked, save in `live` mode.
+    fn level(&mut self, jobs: &Jobs, segment: &Segment, claim: Claim) -> (Level, bool) {
+        let (Some(source), Some(deadline)) = (&mut self.source, claim.deadline) else {
+            return (Level::default(), false);
+        };
+        let pool = &self.context.pool;
+        let (levels, degrader) = source.levels.get_or_insert_with(|| {
+            let levels = jobs.levels(&source.plan, |job| pool.costs().of(job));
+            let degrader = Degrader::new(levels.len());
+            (levels, degrader)
+        });
+        let takes = |level: &Level| {
+            let possible = segment.video.as_ref().is_none_or(|cut| level.can_be_of(cut));
+            let cost = jobs.cost_at(level, |job| pool.costs().of(job));
+            possible.then(|| cost.map_or(Duration::ZERO, |cost| pool.projected(claim, cost)))
+        };
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        let waits = pool.projected(claim, Duration::ZERO);
+        let choice = degrader.next(left, waits, |index| levels.get(index).and_then(takes));
+        let (Choice::Level(index) | Choice::Late(index)) = choice;
+        (levels.get(index).cloned().unwrap_or_default(), matches!(choice, Choice::Late(_)))
     }
 
     /// Tells the client when the level changes; a notice that finds no room is not worth waiting for.

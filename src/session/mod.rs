@@ -5,6 +5,7 @@
 //! order, muxes and sends them. Sockets and HTTP bodies stay outside, behind [`Incoming`] and [`Outlet`].
 
 mod captions;
+mod degrade;
 mod delivery;
 mod events;
 mod intake;

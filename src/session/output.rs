@@ -7,13 +7,14 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::degrade::Fate;
 use super::intake::Pending;
 use super::work::Made;
 use crate::job::{Encoded, EncodedSample, Failure, FailureCode, Schedule, Shown, VideoSpec};
 use crate::ladder::{AudioTarget, Plan, PlannedOutput, Source};
 use crate::media::mux::{OutTrack, Part, Sample, cmaf, ts};
 use crate::media::{self, AudioCodec, Colour, Format, Sync, Ticks, Timescale, Video, VideoCodec, Window, codec};
-use crate::protocol::{BinaryHeader, Degraded, InitHeader, OutputContainer, SegmentHeader};
+use crate::protocol::{BinaryHeader, Degraded, DegradedWhat, DegradedWhy, InitHeader, OutputContainer, SegmentHeader};
 use crate::segment::{Cut, Segment};
 
 /// An output's state from segment to segment.
@@ -91,15 +92,28 @@ impl Output {
         self.plan.outputs.get(self.index).map(|planned| planned.name.as_str())
     }
 
+    /// What is made of it in this segment that was not asked for, for want of time.
+    pub fn degraded(&self, pending: &Pending) -> Option<Degraded> {
+        let planned = self.plan.outputs.get(self.index)?;
+        let fate = pending.level.fate(rendition(planned.video)?);
+        let detail = if let Fate::Preset(preset) = fate { Some(preset.name().to_owned()) } else { None };
+        Some(Degraded { output: planned.name.clone(), what: fate.what()?, why: DegradedWhy::Late, detail })
+    }
+
     /// None where the output has no media in this segment.
     pub fn render(&mut self, pending: &Pending, made: &Made) -> Result<Option<Rendered>, Failure> {
         let plan = self.plan.clone();
         let Some(planned) = plan.outputs.get(self.index) else { return Ok(None) };
         let segment = &pending.segment;
-        let video = planned.video.map(|source| video_lane(&plan, source, pending, made)).transpose()?.flatten();
+        let fate = rendition(planned.video).map_or(Fate::AsAsked, |index| pending.level.fate(index));
+        if fate == Fate::LeftOut {
+            return Ok(None);
+        }
+        let source = if fate == Fate::Copied { Some(Source::Copy) } else { planned.video };
+        let video = source.map(|source| video_lane(&plan, source, pending, made)).transpose()?.flatten();
         let audio = planned.audio.map(|(track, source)| audio_lane(&plan, track, source, segment, made));
         let audio = audio.transpose()?.flatten();
-        let own_rate = rendition(planned.video).and_then(|index| scheduled(&plan, made, index));
+        let own_rate = rendition(source).and_then(|index| scheduled(&plan, made, index));
         let dropped_and_repeated = own_rate.map(Schedule::dropped_and_repeated);
         let presented = |lane: &Lane| lane.samples.iter().filter(|sample| sample.pts >= lane.start).count() as u64;
         let video_frames = video.as_ref().map(presented);
@@ -110,6 +124,7 @@ impl Output {
 
         let tracks = self.out_tracks(planned, &lanes, segment)?;
         let new_set_up = tracks != self.state.tracks || lead != self.state.lead;
+        let begun = !self.state.tracks.is_empty();
         self.state.lead = lead;
         if new_set_up {
             self.state.tracks = tracks;
@@ -136,8 +151,13 @@ impl Output {
                 cmaf::segment_with(segment.seq as u32, &parts(&self.state.tracks, &lanes), riding).map_err(unmuxable)?
             }
             OutputContainer::Ts => {
-                if new_set_up || self.state.writer.is_none() {
-                    self.state.writer = Some(self.ts_writer(planned)?);
+                match &mut self.state.writer {
+                    // The timeline goes on, and so do the counters and the clock.
+                    Some(writer) if new_set_up && !segment.discontinuity => {
+                        writer.change(self.state.tracks.clone()).map_err(unmuxable)?;
+                    }
+                    Some(_) if !new_set_up => {}
+                    _ => self.state.writer = Some(self.ts_writer(planned)?),
                 }
                 let parts = parts(&self.state.tracks, &lanes);
                 match &mut self.state.writer {
@@ -158,10 +178,10 @@ impl Output {
             bytes: media.len() as u64,
             sha256: hex(&Sha256::digest(&media)),
             independent: first.independent,
-            discontinuity: segment.discontinuity || (new_set_up && self.state.init > 1),
+            discontinuity: segment.discontinuity || (new_set_up && begun),
         };
         let header = BinaryHeader::Segment(header);
-        let degraded = self.captions(planned, pending);
+        let degraded = if fate.is_made() { self.captions(planned, pending) } else { None };
         Ok(Some(Rendered { init, header, media, frames: video_frames, dropped_and_repeated, audio_samples, degraded }))
     }
 
@@ -181,8 +201,9 @@ impl Output {
             return None;
         }
         self.state.captions_refused = true;
-        let why = format!("{} carries no closed captions", codec.name());
-        Some(Degraded { output: planned.name.clone(), what: "captions".into(), why })
+        let detail = Some(format!("{} carries no closed captions", codec.name()));
+        let (what, why) = (DegradedWhat::Captions, DegradedWhy::Codec);
+        Some(Degraded { output: planned.name.clone(), what, why, detail })
     }
 
     /// Moves the times of the pictures so that none is negative, as CMAF needs it; by how much.
@@ -262,7 +283,7 @@ fn video_lane(plan: &Plan, source: Source, pending: &Pending, made: &Made) -> Re
             (planned.source.clone(), copied(cut), (planned.track.timescale, cut.span), closed)
         }
         Source::Rendition(index) => {
-            let encoded = encoded(made.video.as_ref(), index)?;
+            let encoded = encoded(made.video.as_ref(), pending.level.place(index).unwrap_or(index))?;
             let Some(spec) = planned.renditions.get(index) else { return Ok(None) };
             let schedule = made.schedules.get(index).and_then(Option::as_ref);
             let times = match schedule {

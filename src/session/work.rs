@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::degrade::{self, Level};
 use super::schedule::{Pictures, schedule};
-use crate::job::{AudioSpec, Failure, Job, Outcome, Schedule, Work};
+use crate::job::{AudioSpec, Failure, FailureCode, Job, Outcome, Schedule, VideoSpec, Work};
 use crate::ladder::{AudioTarget, Plan};
 use crate::media::codec::hdr;
 use crate::media::{AccessUnit, Format, Hdr, Sync, Ticks, Timescale, Track, Window};
@@ -41,7 +42,7 @@ struct Origin {
 }
 
 /// The jobs of one segment.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Jobs {
     pub video: Option<Job>,
     /// By video rendition; None where each picture is shown at its own time.
@@ -205,6 +206,53 @@ impl Jobs {
         self.video.iter().chain(self.audio.iter().flatten())
     }
 
+    /// These jobs at a level.
+    pub fn at(self, level: &Level) -> Self {
+        Self { video: self.video_at(level), ..self }
+    }
+
+    /// The video's job at a level; None where none of it is left.
+    fn video_at(&self, level: &Level) -> Option<Job> {
+        let job = self.video.as_ref()?;
+        let Work::Video { frame_rate, renditions, schedules } = &job.work else { return None };
+        let of = |index| schedules.get(index).cloned().flatten();
+        let made = renditions.iter().enumerate();
+        let made = made.filter_map(|(index, asked)| Some((level.spec(index, asked)?, of(index))));
+        let (renditions, schedules): (Vec<_>, Vec<_>) = made.unzip();
+        let work = Work::Video { frame_rate: *frame_rate, renditions, schedules };
+        (work.renditions() > 0).then(|| Job { work, ..job.clone() })
+    }
+
+    /// What all of it costs at a level; None where there is nothing to do.
+    pub fn cost_at(&self, level: &Level, cost: impl Fn(&Job) -> Duration) -> Option<Duration> {
+        let video = self.video_at(level);
+        let jobs = video.iter().chain(self.audio.iter().flatten());
+        jobs.map(cost).fold(None, |sum, cost| Some(sum.unwrap_or_default() + cost))
+    }
+
+    /// The levels that a live session may make its segments at; `cost`: what a job takes.
+    pub fn levels(&self, plan: &Plan, cost: impl Fn(&Job) -> Duration) -> Vec<Level> {
+        degrade::levels(plan, |spec: &VideoSpec| match &self.video {
+            Some(job) => cost(&alone(job, spec)),
+            None => Duration::ZERO,
+        })
+    }
+
+    /// What comes of jobs that are not begun, since they would come too late.
+    pub fn late(self) -> Made {
+        let failed = |_| Err(Failure::new(FailureCode::Late, "it would not have come by the deadline"));
+        Made {
+            video: self.video.map(failed),
+            audio: self.audio.into_iter().map(|job| job.map(failed)).collect(),
+            schedules: self.schedules,
+            hdr: self.hdr,
+            queued: Duration::ZERO,
+            transcode: Duration::ZERO,
+            cpu: Duration::ZERO,
+            attempts: 0,
+        }
+    }
+
     /// Runs all jobs side by side.
     pub async fn run(self, pool: &Pool, claim: Claim) -> Made {
         let run = |job: Option<Job>| async move {
@@ -241,6 +289,15 @@ impl Made {
     pub fn moved(&self) -> u64 {
         self.video.as_ref().and_then(|made| made.as_ref().ok()).map_or(0, |outcome| outcome.stats.moved)
     }
+}
+
+/// A job that makes but one rendition.
+fn alone(job: &Job, spec: &VideoSpec) -> Job {
+    let Work::Video { frame_rate, renditions, schedules } = &job.work else { return job.clone() };
+    let index = renditions.iter().position(|other| other == spec);
+    let schedule = index.and_then(|index| schedules.get(index).cloned().flatten());
+    let work = Work::Video { frame_rate: *frame_rate, renditions: vec![spec.clone()], schedules: vec![schedule] };
+    Job { work, ..job.clone() }
 }
 
 /// Which frames of a rendition start inside the cut's window. Neighbouring windows share their boundary, and so do

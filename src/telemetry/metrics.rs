@@ -14,7 +14,7 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Registry, TextEncoder};
 
 use super::probe::Probe;
-use crate::protocol::{EventKind, SegmentOutcome};
+use crate::protocol::{DegradedWhat, EventKind, SegmentOutcome};
 
 /// The process's metrics. Cheap to clone.
 #[derive(Clone)]
@@ -165,6 +165,11 @@ impl Metrics {
         self.0.instruments.events_dropped.add(count, &[]);
     }
 
+    /// An output's segment was not made as asked.
+    pub fn degraded(&self, what: DegradedWhat) {
+        self.0.instruments.degraded.add(1, &[KeyValue::new("what", what.name())]);
+    }
+
     /// Units of a segment that were not what they should be: times that were repaired, pictures that no decoder can use.
     pub fn odd_units(&self, repaired: u64, undecodable: u64) {
         self.0.instruments.odd_units.add(repaired, &[KeyValue::new("kind", "repaired")]);
@@ -235,6 +240,9 @@ impl Metrics {
         self.odd_units(0, 0);
         for event in [Quarantined::Added, Quarantined::Answered] {
             self.0.instruments.quarantined_jobs.add(0, &[event.label()]);
+        }
+        for what in DegradedWhat::ALL {
+            self.0.instruments.degraded.add(0, &[KeyValue::new("what", what.name())]);
         }
         for direction in [Direction::In, Direction::Out] {
             self.0.instruments.frames.add(0, &[direction.label()]);
@@ -317,6 +325,7 @@ struct Instruments {
     events: Counter<u64>,
     events_dropped: Counter<u64>,
     odd_units: Counter<u64>,
+    degraded: Counter<u64>,
 }
 
 impl Instruments {
@@ -362,6 +371,7 @@ impl Instruments {
                 "segmill_odd_units_total",
                 "Units with a repaired time, and pictures that can't be decoded.",
             ),
+            degraded: count("segmill_degraded_total", "Outputs' segments that were not made as asked."),
         }
     }
 }
@@ -597,6 +607,7 @@ mod tests {
             plain("segmill_events_total", "kind").to_vec(),
             plain("segmill_events_dropped_total", "").to_vec(),
             plain("segmill_odd_units_total", "kind").to_vec(),
+            plain("segmill_degraded_total", "what").to_vec(),
             plain("process_start_time_seconds", "").to_vec(),
         ]
         .concat()

@@ -48,7 +48,7 @@ pub fn build(spec: &VideoSpec, hdr: Hdr, threads: u32) -> Result<(gst::Element, 
 /// Capped constant quality. Rate control takes its cap from `bitrate` × `vbv-buf-capacity` only, and a buffer of 0 is
 /// no cap; without `stitchable` the PPS follows the content.
 fn x264(encoder: &gst::Element, spec: &VideoSpec, threads: u32) {
-    elements::set(encoder, "speed-preset", preset(spec.preset));
+    elements::set(encoder, "speed-preset", spec.preset.name());
     elements::set(encoder, "pass", "qual");
     elements::set(encoder, "quantizer", spec.crf.min(50));
     elements::set(encoder, "bitrate", spec.max_kbps.unwrap_or(UNCAPPED_KBPS).clamp(1, 2_048_000));
@@ -77,7 +77,7 @@ fn x265(encoder: &gst::Element, spec: &VideoSpec, hdr: Hdr, threads: u32) {
     if let Some((most, average)) = hdr.light {
         options += &format!(":max-cll={most},{average}");
     }
-    elements::set(encoder, "speed-preset", preset(spec.preset));
+    elements::set(encoder, "speed-preset", spec.preset.name());
     elements::set(encoder, "tune", 0);
     elements::set(encoder, "log-level", "none");
     elements::set(encoder, "option-string", options);
@@ -122,18 +122,6 @@ fn av1(encoder: &gst::Element, spec: &VideoSpec, threads: u32) {
     elements::set(encoder, "lag-in-frames", 0);
     elements::set(encoder, "row-mt", true);
     elements::set(encoder, "threads", threads);
-}
-
-fn preset(preset: Preset) -> &'static str {
-    match preset {
-        Preset::Ultrafast => "ultrafast",
-        Preset::Superfast => "superfast",
-        Preset::Veryfast => "veryfast",
-        Preset::Faster => "faster",
-        Preset::Fast => "fast",
-        Preset::Medium => "medium",
-        Preset::Slow => "slow",
-    }
 }
 
 /// libvpx's and libaom's `cpu-used` in real-time mode.

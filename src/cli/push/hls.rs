@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::protocol::{InitHeader, OutputContainer, OutputInfo, SegmentHeader};
+use crate::protocol::{DegradedWhat, InitHeader, OutputContainer, OutputInfo, Receipt, SegmentHeader, SegmentOutcome};
 
 /// All outputs of a session.
 #[derive(Debug, Default)]
@@ -15,7 +15,7 @@ pub struct Presentation {
 #[derive(Debug, Default)]
 pub struct Rendition {
     info: Option<OutputInfo>,
-    /// `codecs` parameter of the latest init.
+    /// All that were in the `codecs` parameter of an init.
     codecs: Option<String>,
     entries: Vec<Entry>,
 }
@@ -29,6 +29,8 @@ struct Entry {
     frames: u64,
     bytes: u64,
     discontinuity: bool,
+    /// There is no media: a rung that was left out, or a segment that failed.
+    gap: bool,
 }
 
 impl Presentation {
@@ -40,8 +42,15 @@ impl Presentation {
     }
 
     pub fn init(&mut self, init: &InitHeader) {
-        let codecs = init.mime.split_once("codecs=").map(|(_, codecs)| codecs.trim_matches('"').to_owned());
-        self.renditions.entry(init.output.clone()).or_default().codecs = codecs;
+        let Some((_, codecs)) = init.mime.split_once("codecs=") else { return };
+        let known = &mut self.renditions.entry(init.output.clone()).or_default().codecs;
+        for codec in codecs.trim_matches('"').split(',') {
+            match known {
+                Some(known) if known.split(',').any(|other| other == codec) => {}
+                Some(known) => *known = format!("{known},{codec}"),
+                None => *known = Some(codec.to_owned()),
+            }
+        }
     }
 
     /// Forgets all segments after `seq`: they come again.
@@ -51,9 +60,11 @@ impl Presentation {
 
     pub fn segment(&mut self, segment: &SegmentHeader) {
         let rendition = self.renditions.entry(segment.output.clone()).or_default();
-        let broken = rendition.entries.last().is_some_and(|last| {
-            last.init != segment.init || last.seq.checked_add(1) != Some(segment.seq) || segment.discontinuity
-        });
+        let other_init = rendition.played().last().is_some_and(|last| last.init != segment.init);
+        let broken = rendition
+            .entries
+            .last()
+            .is_some_and(|last| other_init || last.seq.checked_add(1) != Some(segment.seq) || segment.discontinuity);
         rendition.entries.push(Entry {
             seq: segment.seq,
             init: segment.init,
@@ -62,12 +73,40 @@ impl Presentation {
             frames: segment.frames,
             bytes: segment.bytes,
             discontinuity: broken,
+            gap: false,
         });
+    }
+
+    /// All of a segment has come: what is missing in it is a gap. The files that stand for the gaps, by output; they are
+    /// to be empty, for players that don't know the tag and open them.
+    pub fn receipt(&mut self, receipt: &Receipt) -> Vec<(String, String)> {
+        let seq = receipt.seq;
+        let left_out = |name: &str| {
+            let mut said = receipt.degraded.iter();
+            said.any(|said| said.what == DegradedWhat::RungLeftOut && said.output == name)
+        };
+        let failed = receipt.outcome == SegmentOutcome::Failed;
+        // To the tick where the pictures of another output tell it.
+        let here = self.renditions.values().filter(|rendition| rendition.has_video());
+        let told = here.filter_map(|rendition| rendition.played().last()).find(|entry| entry.seq == seq);
+        let (duration, timescale) = told.map_or((receipt.duration_ms, 1000), |it| (it.duration, it.timescale));
+        let mut files = Vec::new();
+        for (name, rendition) in &mut self.renditions {
+            let there = rendition.entries.last().is_some_and(|last| last.seq >= seq);
+            if there || !(failed || left_out(name)) {
+                continue;
+            }
+            let (duration, discontinuity) = (duration.max(0), false);
+            let gap = Entry { seq, init: None, duration, timescale, frames: 0, bytes: 0, discontinuity, gap: true };
+            rendition.entries.push(gap);
+            files.push((name.clone(), segment_file(seq, rendition.is_cmaf())));
+        }
+        files
     }
 
     /// The master playlist; None while there is nothing to play.
     pub fn master(&self) -> Option<String> {
-        let playable = || self.renditions.iter().filter(|(_, rendition)| !rendition.entries.is_empty());
+        let playable = || self.renditions.iter().filter(|(_, rendition)| rendition.is_playable());
         let groups = self.audio_groups();
         let mut text = "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-INDEPENDENT-SEGMENTS\n".to_owned();
         for (group, (_, members)) in groups.iter().enumerate() {
@@ -101,9 +140,9 @@ impl Presentation {
     /// where there is no picture for them to go with.
     fn audio_groups(&self) -> Vec<(String, Vec<Member<'_>>)> {
         let mut groups: Vec<(String, Vec<Member<'_>>)> = Vec::new();
-        let video = self.renditions.values().any(|rendition| rendition.has_video() && !rendition.entries.is_empty());
+        let video = self.renditions.values().any(|rendition| rendition.has_video() && rendition.is_playable());
         for (name, rendition) in self.renditions.iter().filter(|_| video) {
-            if rendition.has_video() || rendition.entries.is_empty() {
+            if rendition.has_video() || !rendition.is_playable() {
                 continue;
             }
             let codecs = rendition.codecs().unwrap_or_default();
@@ -140,13 +179,32 @@ impl Rendition {
             }
             let micros = clock.advance(entry.duration, entry.timescale);
             let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
-            writeln!(text, "#EXTINF:{seconds}.{micros:06},\n{}", segment_file(entry.seq, entry.init.is_some()))
+            if entry.gap {
+                text.push_str("#EXT-X-GAP\n");
+            }
+            writeln!(text, "#EXTINF:{seconds}.{micros:06},\n{}", segment_file(entry.seq, self.is_cmaf()))
                 .expect("a String takes all");
         }
         if ended {
             text.push_str("#EXT-X-ENDLIST\n");
         }
         text
+    }
+
+    /// The segments that have media.
+    fn played(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| !entry.gap)
+    }
+
+    fn is_playable(&self) -> bool {
+        self.played().next().is_some()
+    }
+
+    fn is_cmaf(&self) -> bool {
+        match self.played().next() {
+            Some(entry) => entry.init.is_some(),
+            None => self.info.as_ref().is_none_or(|info| info.container == OutputContainer::Cmaf),
+        }
     }
 
     fn has_video(&self) -> bool {
@@ -205,23 +263,23 @@ impl Rendition {
     /// Bits a second of the densest segment that is at least half as long as the longest (RFC 8216 4.3.4.2).
     fn peak_rate(&self) -> u64 {
         let micros = |entry: &Entry| Clock::default().advance(entry.duration, entry.timescale);
-        let longest = self.entries.iter().map(micros).max().unwrap_or(0);
-        let long = self.entries.iter().filter(|entry| micros(entry) >= longest / 2);
+        let longest = self.played().map(micros).max().unwrap_or(0);
+        let long = self.played().filter(|entry| micros(entry) >= longest / 2);
         long.map(|entry| bit_rate(entry.bytes, micros(entry))).max().unwrap_or(0)
     }
 
     fn average_rate(&self) -> u64 {
-        bit_rate(self.entries.iter().map(|entry| entry.bytes).fold(0, u64::saturating_add), self.micros())
+        bit_rate(self.played().map(|entry| entry.bytes).fold(0, u64::saturating_add), self.micros())
     }
 
     fn micros(&self) -> u64 {
         let mut clock = Clock::default();
-        self.entries.iter().map(|entry| clock.advance(entry.duration, entry.timescale)).fold(0, u64::saturating_add)
+        self.played().map(|entry| clock.advance(entry.duration, entry.timescale)).fold(0, u64::saturating_add)
     }
 
     /// Thousandths of a frame a second, on average.
     fn frame_rate_milli(&self) -> Option<u64> {
-        let frames = u128::from(self.entries.iter().map(|entry| entry.frames).fold(0, u64::saturating_add));
+        let frames = u128::from(self.played().map(|entry| entry.frames).fold(0, u64::saturating_add));
         let micros = u128::from(self.micros());
         let milli = (frames * 1_000_000_000 + micros / 2).checked_div(micros)?;
         u64::try_from(milli).ok().filter(|milli| *milli > 0)
@@ -271,6 +329,8 @@ pub fn segment_file(seq: u64, cmaf: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::protocol::{AudioInfo, VideoInfo};
 
@@ -327,6 +387,115 @@ mod tests {
             #EXT-X-DISCONTINUITY\n#EXTINF:1.000000,\n000006.m4s\n#EXT-X-ENDLIST\n";
         let whole = presentation.renditions["v"].media(true);
         assert!(whole.contains("TYPE:VOD\n") && whole.ends_with(tail), "{whole}");
+    }
+
+    fn receipt(seq: u64, degraded: &[(&str, DegradedWhat)], outcome: SegmentOutcome) -> Receipt {
+        let degraded: Vec<_> = degraded
+            .iter()
+            .map(|(output, what)| json!({"output": output, "what": what.name(), "why": "late"}))
+            .collect();
+        serde_json::from_value(json!({"seq": seq, "start_ms": 0, "duration_ms": 1501, "frames_in": 1, "frames_out": {},
+            "audio_samples": {}, "queued_ms": 0, "transcode_ms": 0, "latency_ms": 0, "cpu_ms": 0, "attempts": 1,
+            "outcome": outcome, "degraded": degraded}))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_was_left_out_or_failed_is_a_gap_of_its_length() {
+        use DegradedWhat::{Preset, RungLeftOut};
+        use SegmentOutcome::{Degraded, Failed};
+        let mut presentation = Presentation::default();
+        presentation.outputs(&[
+            output("v", Some((1280, 720)), false, OutputContainer::Cmaf),
+            output("w", Some((640, 360)), false, OutputContainer::Ts),
+            output("x", Some((320, 180)), false, OutputContainer::Cmaf),
+        ]);
+        let parts = [("v", RungLeftOut), ("w", Preset), ("x", RungLeftOut)];
+        for seq in 1..=4 {
+            if seq != 2 && seq != 3 {
+                presentation.segment(&segment("v", seq, Some(1), 45_045, 30_000, 1000));
+            }
+            if seq != 3 {
+                presentation.segment(&segment("w", seq, None, 45_045, 30_000, 10));
+            }
+            let left_out = if seq == 2 { &parts[..] } else { &parts[2..] };
+            let files = presentation.receipt(&receipt(seq, left_out, if seq == 3 { Failed } else { Degraded }));
+            let names: Vec<_> = files.iter().map(|(name, file)| format!("{name}/{file}")).collect();
+            let expect = match seq {
+                2 => "v/000002.m4s x/000002.m4s",
+                3 => "v/000003.m4s w/000003.ts x/000003.m4s",
+                1 => "x/000001.m4s",
+                _ => "x/000004.m4s",
+            };
+            assert_eq!(names.join(" "), expect);
+        }
+        let tail = "#EXT-X-MAP:URI=\"init-1.mp4\"\n#EXTINF:1.501500,\n000001.m4s\n#EXT-X-GAP\n#EXTINF:1.501500,\n\
+            000002.m4s\n#EXT-X-GAP\n#EXTINF:1.501000,\n000003.m4s\n#EXTINF:1.501500,\n000004.m4s\n#EXT-X-ENDLIST\n";
+        let whole = presentation.renditions["v"].media(true);
+        assert!(whole.ends_with(tail), "{whole}");
+        let master = presentation.master().unwrap();
+        // Half of its segments are gaps, which count for no rate.
+        assert!(
+            master.contains("BANDWIDTH=5329,AVERAGE-BANDWIDTH=5329,") && master.contains("v/media.m3u8"),
+            "{master}"
+        );
+        assert!(!master.contains("x/media.m3u8"), "all of it is a gap: {master}");
+        // It comes again, and this time whole.
+        presentation.go_back_to(1);
+        presentation.segment(&segment("v", 2, Some(2), 45_045, 30_000, 1000));
+        presentation.receipt(&receipt(2, &[], Degraded));
+        let whole = presentation.renditions["v"].media(true);
+        assert!(
+            whole.contains("#EXT-X-DISCONTINUITY\n#EXT-X-MAP:URI=\"init-2.mp4\"\n") && !whole.contains("GAP"),
+            "{whole}"
+        );
+    }
+
+    #[test]
+    fn the_codecs_of_all_inits_are_told() {
+        let mut presentation = Presentation::default();
+        for (id, codecs) in [(1, "avc1.64001f,mp4a.40.2"), (2, "avc1.640028,mp4a.40.2"), (3, "avc1.64001f,mp4a.40.2")] {
+            presentation.init(&init("v", id, &format!("video/mp4; codecs=\"{codecs}\"")));
+        }
+        assert_eq!(presentation.renditions["v"].codecs().as_deref(), Some("avc1.64001f,mp4a.40.2,avc1.640028"));
+    }
+
+    #[test]
+    fn ffmpeg_reads_across_a_gap_without_a_word() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = |arguments: &str| {
+            let arguments = arguments.replace("DIR", dir.path().to_str().unwrap());
+            let output = std::process::Command::new("ffmpeg").args(arguments.split_whitespace()).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            output
+        };
+        run("-v error -f lavfi -i testsrc2=s=64x48:r=25:d=4 -c:v libx264 -g 25 -keyint_min 25 -sc_threshold 0 \
+            -f hls -hls_time 1 -hls_segment_type fmp4 -hls_fmp4_init_filename init-1.mp4 -hls_list_size 0 \
+            -start_number 1 -hls_segment_filename DIR/%06d.m4s DIR/theirs.m3u8");
+        for lost in 1..=4 {
+            let mut presentation = Presentation::default();
+            presentation.outputs(&[output("v", Some((64, 48)), false, OutputContainer::Cmaf)]);
+            let mut kept = Vec::new();
+            for seq in 1..=4 {
+                let outcome = if seq == lost { SegmentOutcome::Failed } else { SegmentOutcome::Ok };
+                if seq != lost {
+                    presentation.segment(&segment("v", seq, Some(1), 25, 25, 10));
+                }
+                for (_, file) in presentation.receipt(&receipt(seq, &[], outcome)) {
+                    let path = dir.path().join(file);
+                    kept.push((path.clone(), std::fs::read(&path).unwrap()));
+                    std::fs::write(path, b"").unwrap();
+                }
+            }
+            std::fs::write(dir.path().join("media.m3u8"), presentation.renditions["v"].media(true)).unwrap();
+            let read = run("-v warning -nostdin -i DIR/media.m3u8 -map 0 -f framemd5 -");
+            assert_eq!(String::from_utf8_lossy(&read.stderr), "");
+            let frames = String::from_utf8_lossy(&read.stdout).lines().filter(|line| !line.starts_with('#')).count();
+            assert_eq!(frames, 75, "without segment {lost}");
+            for (path, bytes) in kept {
+                std::fs::write(path, bytes).unwrap();
+            }
+        }
     }
 
     #[test]

@@ -70,6 +70,11 @@ impl Output {
     pub async fn receipt(&mut self, receipt: &Receipt) -> io::Result<()> {
         self.progress.receipt(receipt);
         self.report.receipt(receipt);
+        if let Some(store) = &self.store {
+            for (output, file) in self.presentation.receipt(receipt) {
+                store.gap(&output, &file).await?;
+            }
+        }
         self.playlists(false).await
     }
 

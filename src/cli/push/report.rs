@@ -66,6 +66,7 @@ impl Report {
             "segments": self.receipts.len(),
             "failed": self.count(SegmentOutcome::Failed),
             "degraded": self.count(SegmentOutcome::Degraded),
+            "degraded_by": self.degraded_by(),
             "media_ms": self.media_ms(),
             "wall_ms": u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             "latency_p50_ms": self.latency(50),
@@ -121,14 +122,29 @@ impl Report {
         let bytes: Vec<_> =
             self.bytes_out.iter().map(|(name, bytes)| format!("{name} {}", HumanBytes(*bytes))).collect();
         format!(
-            "{} segments, {media:.2} s of media in {wall:.2} s ({:.1}× real time){latency}; {} degraded, {} failed{}\n{}",
+            "{} segments, {media:.2} s of media in {wall:.2} s ({:.1}× real time){latency}; {} degraded{}, {} failed{}\n{}",
             self.receipts.len(),
             media / wall.max(0.001),
             self.count(SegmentOutcome::Degraded),
+            self.told_degraded(),
             self.count(SegmentOutcome::Failed),
             self.told_reconnects(),
             bytes.join(" · "),
         )
+    }
+
+    /// How often what was not made as asked.
+    fn degraded_by(&self) -> BTreeMap<&'static str, u64> {
+        let mut times = BTreeMap::new();
+        for degraded in self.receipts.iter().flat_map(|receipt| &receipt.degraded) {
+            *times.entry(degraded.what.name()).or_default() += 1;
+        }
+        times
+    }
+
+    fn told_degraded(&self) -> String {
+        let each: Vec<_> = self.degraded_by().iter().map(|(what, times)| format!("{what} {times}")).collect();
+        if each.is_empty() { String::new() } else { format!(" ({})", each.join(", ")) }
     }
 
     fn told_reconnects(&self) -> String {
@@ -162,7 +178,7 @@ fn row(receipt: &Receipt) -> Vec<String> {
     let outcome = match (receipt.outcome, &receipt.error) {
         (SegmentOutcome::Ok, _) => "ok".to_owned(),
         (SegmentOutcome::Degraded, _) => {
-            let parts = receipt.degraded.iter().map(|part| format!("{} {}", part.output, part.what));
+            let parts = receipt.degraded.iter().map(|part| format!("{} {}", part.output, part.what.name()));
             format!("degraded: {}", parts.collect::<Vec<_>>().join(", "))
         }
         (SegmentOutcome::Failed, Some(error)) => format!("failed: {}", error.code),

@@ -31,6 +31,11 @@ impl Store {
         self.write(&header.output, &hls::segment_file(header.seq, header.init.is_some()), payload).await
     }
 
+    /// An empty file for a segment that is not there.
+    pub async fn gap(&self, output: &str, file: &str) -> io::Result<()> {
+        self.write(output, file, b"").await
+    }
+
     /// Brings all playlists up to date.
     pub async fn playlists(&self, presentation: &Presentation, ended: bool) -> io::Result<()> {
         let Some(master) = presentation.master() else { return Ok(()) };

@@ -51,9 +51,7 @@ impl DataStreams {
         if known.is_some() || self.streams.len() == MOST {
             return known;
         }
-        if std::mem::take(&mut self.written) {
-            self.version = (self.version + 1) & 0x1f;
-        }
+        self.map_changes();
         let index = self.streams.len();
         self.streams.push(DataStream { kind, track, pid: Pid::new(FIRST_PID + index as u16) });
         Some(index)
@@ -88,6 +86,13 @@ impl DataStreams {
                     stream.pid.pes(&pes, Adaptation::default(), out);
                 }
             }
+        }
+    }
+
+    /// The map that is written next is another one than before.
+    pub fn map_changes(&mut self) {
+        if std::mem::take(&mut self.written) {
+            self.version = (self.version + 1) & 0x1f;
         }
     }
 

@@ -145,6 +145,27 @@ impl Writer {
         })
     }
 
+    /// Goes on with other tracks in the place of those before, on the same timeline: counters and the clock go on, and a
+    /// track keeps its PID by its number.
+    ///
+    /// `Error` as of [`Writer::new`]; then nothing has changed.
+    pub fn change(&mut self, tracks: Vec<OutTrack>) -> Result<(), Error> {
+        let mut next = Self::new(tracks)?;
+        let types = |streams: &[Stream]| streams.iter().map(|it| (it.pid.pid(), it.stream_type)).collect::<Vec<_>>();
+        for stream in &mut next.streams {
+            let Some(before) = self.streams.iter().find(|it| it.track.number == stream.track.number) else { continue };
+            stream.pid = before.pid.clone();
+            (stream.last_dts, stream.end) = (before.last_dts, before.end);
+            // Other pictures may be in another order, and need another delay.
+            stream.delay = before.delay.filter(|_| before.track == stream.track);
+        }
+        if types(&next.streams) != types(&self.streams) {
+            self.data.map_changes();
+        }
+        (self.streams, self.clock) = (next.streams, next.clock);
+        Ok(())
+    }
+
     /// Has the programme say from its next segment on that it carries such data, of this track of the source; without
     /// it, that is said from the first unit on. What [`DataKind::Emsg`] holds can't be carried.
     pub fn announce(&mut self, kind: DataKind, track: Option<TrackId>) {
