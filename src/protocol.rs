@@ -41,7 +41,8 @@ pub struct Start {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment_ms: Option<u32>,
     /// In `live` mode, how long after a segment is complete the client wants it by, milliseconds; None: twice the target
-    /// length of a segment. What is not begun by then fails as `late`.
+    /// length of a segment. One that would come later is made of less, as its receipt says; what is not begun by then
+    /// fails as `late`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u32>,
     /// None: the `auto` ladder.
@@ -91,7 +92,8 @@ pub enum InputContainer {
     Ts,
 }
 
-/// How long a track that lags behind another is waited for: 3 s of media in `live`, 30 s in `file`.
+/// What counts for more, time or wholeness. In `live` a segment has a deadline, and is made of less to meet it; in `file`
+/// nothing is ever degraded. A track that lags behind another is waited for: 3 s of media in `live`, 30 s in `file`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {

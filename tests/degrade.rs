@@ -183,7 +183,7 @@ async fn with_all_the_time_nothing_is_degraded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_could_not_be_begun_in_time_fails_as_late_and_the_rest_is_there() {
-    let service = Service::start(&["--workers", "1"]);
+    let service = Service::start(&["--workers", "1", "--capacity-cores", "8"]);
     // The only worker has this for seconds.
     let long = Clip { frames: 300, gop: 300, audio: None, ..Clip::default() };
     let outputs = json!([{"name": "v", "video": {"codec": "h265", "preset": "slow"}}]);

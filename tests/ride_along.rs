@@ -147,7 +147,8 @@ fn captions_read_the_same_in_every_rendition_that_can_carry_them() {
             assert_eq!(subtitles(&path), expect, "{:?} to {output}", clip.video);
         }
         let degraded: Vec<&Value> = session.receipts.iter().flat_map(|it| it["degraded"].as_array().unwrap()).collect();
-        let refused = json!({"output": "o7", "what": "captions", "why": "vp9 carries no closed captions"});
+        let refused =
+            json!({"output": "o7", "what": "captions", "why": "codec", "detail": "vp9 carries no closed captions"});
         assert_eq!(degraded, [&refused], "said once");
         assert_eq!(session.receipts[0]["outcome"], "degraded");
         assert_eq!(session.done.as_ref().expect("it is done")["degraded"], 1);

@@ -17,7 +17,7 @@ const PATIENCE: u32 = 3;
 const MOST_PATIENCE: u32 = 48;
 /// Ample: this part of the time that there is would do.
 const AMPLE: u32 = 2;
-/// Segments at one level after which what was regretted is forgotten.
+/// Segments after a step back by which it was right, and what was regretted before is forgotten.
 const SETTLED: u32 = 30;
 
 /// What becomes of one video rendition.
@@ -209,7 +209,7 @@ impl Degrader {
             *ample = if has { ample.saturating_add(1) } else { 0 };
         }
         self.since = self.since.saturating_add(1);
-        if self.since == SETTLED {
+        if self.went_back && self.since == SETTLED {
             self.patience = PATIENCE;
         }
         if fits(&self.level) {

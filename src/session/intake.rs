@@ -438,7 +438,7 @@ impl Intake<'_> {
 
     /// What the segment is made at, and whether even that would be too late. All as asked, save in `live` mode.
     fn level(&mut self, jobs: &Jobs, segment: &Segment, claim: Claim) -> (Level, bool) {
-        let (Some(source), Some(deadline)) = (&mut self.source, claim.deadline) else {
+        let (Some(source), Some(deadline), true) = (&mut self.source, claim.deadline, jobs.video.is_some()) else {
             return (Level::default(), false);
         };
         let pool = &self.context.pool;

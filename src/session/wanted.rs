@@ -10,7 +10,7 @@ use crate::protocol::{CutOn, InputContainer, Mode, Output, Start};
 /// Target lengths that a client may ask for, milliseconds.
 const SEGMENT_MS: std::ops::RangeInclusive<u32> = 200..=30_000;
 /// How late a client may want a segment, milliseconds.
-const DEADLINE_MS: std::ops::RangeInclusive<u32> = 200..=600_000;
+const DEADLINE_MS: std::ops::RangeInclusive<u32> = 1..=600_000;
 /// Never cut: the caps on one segment hold for the whole.
 const WHOLE: u32 = u32::MAX;
 

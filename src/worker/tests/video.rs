@@ -66,6 +66,23 @@ fn segments_of_a_session_have_the_same_set_up() {
     assert_eq!(first, set_up(50..51), "a segment of one picture");
 }
 
+/// What a degraded session relies on: its commonest step down needs no new init.
+#[test]
+fn faster_presets_that_keep_the_set_up() {
+    use Preset::{Superfast, Ultrafast, Veryfast};
+    let clip = h264_clip(0.4);
+    let cases = [
+        (VideoCodec::H264, &[Veryfast, Superfast][..]),
+        (VideoCodec::Vp9, &[Veryfast, Superfast, Ultrafast]),
+        (VideoCodec::Av1, &[Veryfast, Superfast, Ultrafast]),
+    ];
+    for (codec, presets) in cases {
+        let made = presets.iter().map(|&preset| VideoSpec { preset, ..spec(codec, 320, 180) });
+        let (encoded, _) = run_job(&clip.job(work(&made.collect::<Vec<_>>()))).unwrap();
+        assert!(encoded.windows(2).all(|pair| pair[0].config == pair[1].config), "{codec:?}");
+    }
+}
+
 /// The windows of two jobs meet inside units that both have: each picture is in one of them.
 #[test]
 fn pre_roll_and_post_roll_are_decoded_and_dropped() {
