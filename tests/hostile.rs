@@ -119,8 +119,7 @@ fn clocks_that_jump_start_again_and_lose_nothing_of_either_side() {
             ),
             (
                 "in WebM, as a recorder that starts again",
-                vec![Clip { shape: Shape::MatroskaLive, b_frames: 0, ..later(0, "") }; 2]
-                    .tap(|clips| clips[1].first = 40),
+                vec![Clip { shape: Shape::MatroskaLive, ..later(0, "") }; 2].tap(|clips| clips[1].first = 40),
             ),
         ]
         .map(|(name, clips)| move || Sent::joined(name, &clips)),

@@ -6,7 +6,7 @@ use super::audio_lane::AudioLane;
 use super::point::{AudioPoint, Mark, VideoPoint};
 use super::video_lane::{Closed, VideoLane};
 use super::{Cut, Error, Settings, ticks};
-use crate::media::{AccessUnit, Ticks, Timescale, Track, TrackId, Window};
+use crate::media::{AccessUnit, Sync, Ticks, Timescale, Track, TrackId, Window};
 
 #[derive(Debug)]
 pub(super) struct Epoch {
@@ -79,6 +79,16 @@ impl Epoch {
         };
         let jumps = lane.runs_back(unit) || self.ahead(unit).is_some_and(|ahead| ahead > most);
         if jumps { Stands::Jumps } else { Stands::Follows }
+    }
+
+    /// Whether a picture goes on where `sync`, a sync sample that does not follow, has begun, rather than where the
+    /// pictures have been: without decode times, reordering would explain the one as well as the other.
+    pub fn leaves_with(&self, sync: &AccessUnit, unit: &AccessUnit) -> bool {
+        let lane = self.video.as_ref().filter(|lane| lane.track == unit.track && !lane.has_decode_times());
+        let Some(newest) = lane.and_then(VideoLane::newest) else { return false };
+        let apart = |a: Ticks, b: Ticks| a.0.abs_diff(b.0);
+        let led = sync.sync != Sync::No && unit.sync == Sync::No && sync.track == unit.track;
+        led && apart(unit.pts, sync.pts) < apart(unit.pts, newest)
     }
 
     /// How far from all that has come a unit lies, of a track that has not begun here; None where that is too far.

@@ -102,8 +102,8 @@ impl Segmenter {
             match (self.epoch_of(&suspect), self.epoch_of(&unit)) {
                 // Meanwhile another track has jumped to where it is.
                 (Some(index), _) => self.hand_on(index, suspect, false)?,
-                (None, Some(index)) => self.hand_on(index, suspect, true)?,
-                (None, None) => {
+                (None, Some(index)) if !self.leaves(index, &suspect, &unit) => self.hand_on(index, suspect, true)?,
+                (None, _) => {
                     self.epochs.push_back(Epoch::empty(self.settings, self.video.as_ref(), &self.audio));
                     self.hand_on(self.epochs.len() - 1, suspect, false)?;
                 }
@@ -168,6 +168,10 @@ impl Segmenter {
         let later = (0..self.epochs.len()).filter(|index| newest.is_none_or(|newest| *index > newest));
         let near = later.filter_map(|index| Some((self.epochs.get(index)?.distance(unit)?, index))).min();
         near.map(|(_, index)| index).or(if newest.is_none() { Some(self.epochs.len() - 1) } else { None })
+    }
+
+    fn leaves(&self, index: usize, suspect: &AccessUnit, unit: &AccessUnit) -> bool {
+        self.epochs.get(index).is_some_and(|epoch| epoch.leaves_with(suspect, unit))
     }
 
     fn hand_on(&mut self, index: usize, unit: AccessUnit, stray: bool) -> Result<(), Error> {
@@ -250,7 +254,12 @@ impl Segmenter {
         };
         let (video, audio) = match self.epochs.get(1).filter(|_| last) {
             Some(next) => {
-                let video = next.video.as_ref().and_then(VideoLane::point).or_else(video_after);
+                // Its first picture may be one of which it is not known yet that it is.
+                let of_video = |unit: &&AccessUnit| self.video.as_ref().is_some_and(|video| video.id == unit.track);
+                let suspect = || self.ways.iter().filter_map(|way| way.suspect.as_ref()).find(of_video);
+                let front = || self.epochs.front().and_then(|epoch| epoch.video.as_ref());
+                let awaited = || suspect().zip(front()).and_then(|(unit, lane)| lane.point_of_next(unit));
+                let video = next.video.as_ref().and_then(VideoLane::point).or_else(awaited).or_else(video_after);
                 (video, next.audio.iter().map(|lane| sound(lane, lane.point())).collect())
             }
             None => {

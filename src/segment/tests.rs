@@ -117,6 +117,27 @@ fn units_before_the_first_sync_sample_are_counted_and_left_out() {
     assert_eq!((segment.undecodable, segment.start.0, segment.video.unwrap().units.len()), (2, 80, 1));
 }
 
+/// Random access decodable leading pictures refer to nothing before their sync sample; skipped ones do.
+#[test]
+fn of_what_leads_a_bare_open_point_that_is_kept_which_can_be_decoded_from_it() {
+    let nal = |kind: u8, pts: i64, sync| {
+        let data = Bytes::copy_from_slice(&[0, 0, 0, 3, kind << 1, 1, 0x80]);
+        AccessUnit { data, ..picture(pts, sync) }
+    };
+    let (cra, rasl, radl, trail) = (21, 9, 7, 1);
+    let units = [
+        nal(cra, 160, Sync::OpenGop),
+        nal(rasl, 40, Sync::No),
+        nal(radl, 120, Sync::No),
+        nal(radl, 80, Sync::No),
+        nal(trail, 200, Sync::No),
+    ];
+    let track = video_track(VideoCodec::H265, 1000);
+    let segments = cut(settings(1000), &only_video(&track), units);
+    let times: Vec<i64> = segments[0].video.as_ref().unwrap().units.iter().map(|unit| unit.pts.0).collect();
+    assert_eq!((times, segments[0].undecodable, segments[0].start.0), (vec![160, 120, 80, 200], 1, 80));
+}
+
 #[test]
 fn a_stream_without_a_point_to_cut_ends_at_each_cap_and_never_grows() {
     let track = video_track(VideoCodec::H264, 1000);
@@ -366,6 +387,30 @@ fn a_time_that_is_out_of_line_alone_is_no_jump() {
     let video = segments[0].video.as_ref().unwrap();
     assert_eq!((video.presented(), video.units[10].pts.0), (50, 361));
     assert_eq!(segments[0].audio[0].units.len(), 50);
+}
+
+/// As Matroska tells it: no decode times, and a recorder that begins again from 0.
+#[test]
+fn a_clock_without_decode_times_that_begins_again_is_a_jump_from_its_first_picture_on() {
+    let track = video_track(VideoCodec::H264, 1000);
+    let gop = |first: i64| {
+        // I3 P0 … in decode order: the key frame, then each anchor before the two that lead it.
+        let anchors = (0..5).flat_map(|n| [3 * n + 3, 3 * n + 1, 3 * n + 2]).map(|n| picture(n * 40, Sync::No));
+        let pictures = std::iter::once(picture(0, Sync::Idr)).chain(anchors);
+        pictures.map(move |unit| picture(unit.pts.0 + first, unit.sync)).collect::<Vec<_>>()
+    };
+    let units = [gop(0), gop(640), gop(0), gop(640)].concat();
+    let segments = cut(settings(5000), &only_video(&track), units.clone());
+    let counts = |segments: &[Segment]| -> Vec<(u64, i64, bool)> {
+        let one = |it: &Segment| (it.video.as_ref().unwrap().presented(), it.start.0, it.discontinuity);
+        segments.iter().map(one).collect()
+    };
+    assert_eq!(counts(&segments), [(32, 0, false), (32, 0, true)]);
+    // A sync sample alone whose time is out of line is still none.
+    let mut stray = units[..32].to_vec();
+    stray[16].pts = Ticks(20);
+    stray[16].dts = Ticks(20);
+    assert_eq!(counts(&cut(settings(5000), &only_video(&track), stray)), [(32, 0, false)]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::point::{Entry, Mark, VideoPoint};
 use super::repair::{self, Stamps};
 use super::{Cut, Error, Settings, ticks};
+use crate::media::codec::h265;
 use crate::media::{AccessUnit, Format, Sync, Ticks, Timescale, Track, TrackId, VideoCodec, Window};
 
 #[derive(Debug)]
@@ -13,6 +14,8 @@ pub(super) struct VideoLane {
     pub timescale: Timescale,
     /// Whether pictures after a closed sync sample may be presented before it.
     leads: bool,
+    /// Whether some that lead an open sync sample can be decoded from it.
+    has_radl: bool,
     /// Whether pictures after an open sync sample need the GOP before it to be decoded right.
     looks_back: bool,
     stamps: Stamps,
@@ -107,6 +110,7 @@ impl VideoLane {
             track: track.id,
             timescale: track.timescale,
             leads: is(&[VideoCodec::H265, VideoCodec::Mpeg2]),
+            has_radl: is(&[VideoCodec::H265]),
             looks_back: is(&[VideoCodec::H264]),
             stamps: Stamps::default(),
             dts: None,
@@ -175,6 +179,11 @@ impl VideoLane {
         self.bytes
     }
 
+    /// Whether units tell when they are decoded.
+    pub fn has_decode_times(&self) -> bool {
+        self.dts.is_some()
+    }
+
     /// Whether the unit is presented so long before what has come that reordering does not explain it.
     pub fn runs_back(&self, unit: &AccessUnit) -> bool {
         let Some(newest) = self.newest() else { return false };
@@ -198,6 +207,21 @@ impl VideoLane {
     pub fn gop(&self) -> Vec<Picture> {
         let from = self.units.iter().rposition(|picture| picture.opens != Sync::No).unwrap_or(0);
         self.units.range(from..).cloned().collect()
+    }
+
+    /// Where a lane of the next epoch is to be taken up that will begin with this unit, in the middle of the GOP that is
+    /// broken off here. None where nothing is.
+    pub fn point_of_next(&self, opens: &AccessUnit) -> Option<VideoPoint> {
+        let gop = self.gop();
+        let first = gop.first().filter(|_| opens.sync == Sync::No)?;
+        Some(VideoPoint {
+            entry: Entry::At(first.mark),
+            opens: Some(Mark::of(opens)),
+            seeded: true,
+            newest: first.before.pts,
+            dts: first.before.dts,
+            ..VideoPoint::after(first.mark)
+        })
     }
 
     /// Cuts at the first sync sample at or after `at`.
@@ -243,11 +267,19 @@ impl VideoLane {
         if self.units.is_empty() && sync == Sync::OpenGop && picture.before.pts.is_none() {
             self.bare = Some(pts);
         } else if self.bare.is_some_and(|bare| pts < bare) {
+            if self.has_radl && h265::leads_decodable(&picture.unit.data) {
+                return self.keep(picture, settings, closed);
+            }
             self.undecodable += u64::from(!self.comes_again());
             return Ok(());
         } else {
             self.bare = None;
         }
+        self.keep(picture, settings, closed)
+    }
+
+    fn keep(&mut self, picture: Picture, settings: Settings, closed: &mut VecDeque<Closed>) -> Result<(), Error> {
+        let pts = picture.unit.pts;
         self.bytes += picture.unit.data.len();
         self.units.push_back(picture);
         if self.comes_again() {

@@ -123,6 +123,12 @@ pub fn sync(unit: &[u8]) -> Sync {
     }
 }
 
+/// Whether the access unit is a picture that leads a sync sample and can be decoded from it (RADL_N, RADL_R).
+pub fn leads_decodable(unit: &[u8]) -> bool {
+    let first = annexb::length_prefixed(unit).filter_map(nal_type).find(|kind| *kind < FIRST_NON_VCL);
+    matches!(first, Some(RADL_N | RADL_R))
+}
+
 /// sps_seq_parameter_set_id; None where the SPS ends before it.
 pub(super) fn sps_id(nal: &[u8]) -> Option<u32> {
     sps::id(nal)
@@ -135,6 +141,8 @@ pub fn nal_type(nal: &[u8]) -> Option<u8> {
     (layer == 0).then_some(first >> 1 & 0x3f)
 }
 
+const RADL_N: u8 = 6;
+const RADL_R: u8 = 7;
 const BLA_W_LP: u8 = 16;
 const IDR_N_LP: u8 = 20;
 const CRA: u8 = 21;

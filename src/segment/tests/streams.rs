@@ -211,6 +211,31 @@ fn each_sound_is_in_one_segment(shape: &Shape, units: &[AccessUnit], segments: &
     assert_eq!(heard.len(), told, "all sound: {shape:?}");
 }
 
+/// Found by the property below: the clock jumps at the last picture of a GOP, and the next comes so late that meanwhile the
+/// sound alone has ended the old timeline.
+#[test]
+fn a_first_picture_that_waits_to_be_believed_is_taken_up_with_its_gop() {
+    let gop = |pictures| Gop { pictures, leading: 0, open: false };
+    let shape = Shape {
+        codec: VideoCodec::H265,
+        gops: [15, 17, 25, 17, 28, 1].map(gop).to_vec(),
+        between: 0,
+        jitter: 1,
+        jump: Some((101, 30_000)),
+        gap: Some((5, 9898)),
+        twice: None,
+        first: 0,
+        sound_from: 0,
+        sound_to: i64::MAX,
+        ahead: 243,
+        target: 200,
+        has_video: true,
+    };
+    let (video, audio) = (video_track(shape.codec, 90_000), audio_track(48_000));
+    let tracks = Tracks { video: Some(&video), audio: vec![&audio] };
+    check_resume(settings_of(&shape), &tracks, units(&shape));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
 
