@@ -486,6 +486,11 @@ fn missing(kind: &str, message: String, tracks: &[Track]) -> Refused {
         _ => None,
     });
     match other {
+        Some(codec) if codec.ends_with(Format::UNDESCRIBED) => Refused {
+            code: "no_media",
+            message: format!("the source announces {kind} as {codec}: nothing came that describes it"),
+            output: None,
+        },
         Some(codec) => Refused {
             code: "unsupported_codec",
             message: format!("the source's {kind} is {codec}, which is not supported"),

@@ -8,7 +8,11 @@ use std::process::Command;
 use bytes::Bytes;
 use segmill::media::demux::{Demuxer, Event, Limits, Spool, State};
 use segmill::media::{AccessUnit, Error, Track, TrackId};
+use support::data;
 use support::media::{Clip, Picture, Shape, Sound};
+
+const PACKET: usize = 188;
+const SPLICES: u16 = 0x500;
 
 #[derive(Default)]
 struct Memory(Vec<u8>);
@@ -165,4 +169,48 @@ fn the_multiplex_of_latm_is_remembered_where_it_is_told_only_once() {
     check("told once", &once);
     check("told now and then", &latm(20, 48_000));
     check("another one in the middle", &[once, latm(60_000, 44_100)].concat());
+}
+
+/// A splice section of three packets; between the first two of them are whole pictures.
+#[test]
+fn a_section_that_begins_before_the_place_and_ends_behind_it_is_not_lost() {
+    let clip = Clip { audio: None, frames: 60, ..clip(Shape::Ts, Picture::H264, Sound::Aac) };
+    let section = data::splice_insert_of(7, 200_000, 90_000, 400);
+    let stream = data::Stream { pid: SPLICES, stream_type: 0x86, descriptors: b"", units: vec![(30, section.clone())] };
+    let laden = data::with_streams(&clip.bytes(), b"\x05\x04CUEI", &[stream]);
+    let mut packets: Vec<&[u8]> = laden.chunks(PACKET).collect();
+    let pid = |packet: &[u8]| u16::from_be_bytes([packet[1] & 0x1f, packet[2]]);
+    let first = packets.iter().position(|packet| pid(packet) == SPLICES).expect("it was just put in");
+    let begins = |packets: &[&[u8]], n: usize| pid(packets[n]) == pid(packets[first + 3]) && packets[n][1] & 0x40 != 0;
+    let pictures: Vec<usize> = (first + 3..packets.len()).filter(|n| begins(&packets, *n)).collect();
+    packets[first + 1..pictures[3]].rotate_left(2);
+    assert!(begins(&packets, first + 1) && pid(packets[pictures[3] - 2]) == SPLICES);
+    let (input, place, end) = (packets.concat(), (first + 1) * PACKET, (pictures[3] - 1) * PACKET);
+
+    let mut demuxer = Demuxer::new(None, Limits::default(), Box::new(Memory::default()));
+    demuxer.push(Bytes::copy_from_slice(&input[..end])).expect("it is media");
+    let mut tracks = Vec::new();
+    while let Some(event) = demuxer.poll().expect("it is media") {
+        match event {
+            Event::Tracks { tracks: told, .. } => tracks = told,
+            Event::Unit(_) => {}
+            Event::Data(unit) => panic!("{unit:?} is not whole"),
+        }
+    }
+    let state = demuxer.state(place as u64, tracks).expect("media has come");
+    assert_eq!(state.offset(), place as u64);
+    let bytes = postcard::to_allocvec(&state).expect("a state can be written");
+    let state: State = postcard::from_bytes(&bytes).expect("a state can be read");
+    let mut resumed = Demuxer::resume(&state, Limits::default(), Box::new(Memory::default())).expect("a state");
+    let set_up = state.set_up_bytes() as usize;
+    resumed.push(Bytes::copy_from_slice(&input[..set_up])).expect("it is media");
+    resumed.push(Bytes::copy_from_slice(&input[place..])).expect("it is media");
+    resumed.finish();
+    let mut found = Vec::new();
+    while let Some(event) = resumed.poll().expect("it is media") {
+        if let Event::Data(unit) = event {
+            found.push((unit.offset, unit.data));
+        }
+    }
+    assert_eq!(found, [((first * PACKET) as u64, Bytes::from(section))]);
 }

@@ -187,6 +187,11 @@ async fn what_can_not_be_read_or_made_is_refused_by_name_without_a_worker() {
         more: "-c:a libvorbis",
         ..Clip::default()
     };
+    // The sound's packets are missing: PID 0x101 of ffmpeg's.
+    let announced = Clip { shape: Shape::Ts, ..Clip::default() }.bytes();
+    let without = |packet: &&[u8]| packet[1] & 0x1f != 1 || packet[2] != 1;
+    let announced = announced.chunks(188).filter(without).collect::<Vec<_>>().concat();
+    let six = json!([{"name": "a", "audio": {"codec": "opus", "channels": 6}}]);
     let (bad, codec) = (("bad_media", 4422), ("unsupported_codec", 4415));
     let container = ("unsupported_container", 4415);
     /// A name, the start, the media; the code and close that it must end with.
@@ -214,6 +219,8 @@ async fn what_can_not_be_read_or_made_is_refused_by_name_without_a_worker() {
         ("a copy with a size", video(json!({"codec": "copy", "height": 180})), good.clone(), ("bad_message", 4400)),
         ("sound that is not there", sound(), good.clone(), ("no_such_track", 4422)),
         ("video that is not there", h264(), Clip { video: None, ..Clip::default() }.bytes(), ("no_such_track", 4422)),
+        ("sound that is announced and never comes", sound(), announced, ("no_media", 4422)),
+        ("5.1 in Opus", six, Clip::default().bytes(), ("bad_message", 4400)),
         ("Vorbis", sound(), vorbis.bytes(), codec),
         ("PCM", sound(), coded(Shape::MatroskaLive, Some(Sound::Aac), "-c:a pcm_s16le").bytes(), codec),
         ("Motion JPEG", h264(), coded(Shape::MatroskaLive, None, "-c:v mjpeg -pix_fmt yuvj420p").bytes(), codec),

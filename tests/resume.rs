@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use support::client::{self, Session};
 use support::media::{self, Clip, Picture, Shape, Sound};
 use support::service::Service;
-use support::verify;
+use support::{data, verify};
 use tokio_tungstenite::tungstenite::Message;
 
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
@@ -176,6 +176,36 @@ fn same(label: &str, cut: &Session, uncut: &Session, copies: &[usize]) {
 
 fn copies(outputs: &[&str]) -> Vec<usize> {
     (0..outputs.len()).filter(|&n| !outputs[n].contains("h264") && !outputs[n].contains("aac")).collect()
+}
+
+/// Splices and tags in every second segment, each read by the session that was left, or by the one that goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rides_along_is_told_once_however_a_session_is_cut() {
+    const ID3: &[u8] = b"\x26\x0d\xff\xffID3 \xffID3 \x00\x0f";
+    let services = [keyed(), keyed()];
+    let clip = Clip { shape: Shape::Ts, frames: 150, gop: 15, b_frames: 2, width: 160, height: 96, ..Clip::default() };
+    let at = |picture: usize| 135_000 + picture as u64 * 3000;
+    let splice = |n: usize| (n, data::splice_insert(n as u32, at(n + 20), 900_000));
+    let splices = [3, 4, 31, 62, 63, 64, 97, 120].map(splice).to_vec();
+    // Several packets long.
+    let tag = |n: usize| (n, data::pes(at(n), &data::id3(&"long ".repeat(120))));
+    let tags = [1, 29, 30, 45, 46, 91, 130].map(tag).to_vec();
+    let expected = splices.len() + tags.len();
+    let streams = [
+        data::Stream { pid: 0x500, stream_type: 0x86, descriptors: b"", units: splices },
+        data::Stream { pid: 0x501, stream_type: 0x15, descriptors: ID3, units: tags },
+    ];
+    let input = data::with_streams(&clip.bytes(), b"\x05\x04CUEI", &streams);
+    let start = json!({"segment_ms": 500, "cut_on": ["scte35"], "outputs": verify::outputs(&["copy+copy"])});
+    let uncut = client::stream(services[0].listen, start.clone(), input.clone(), CHUNK).await;
+    assert_eq!((uncut.close_code(), uncut.events.len()), (1000, expected), "{:?}", uncut.errors);
+    for receipts in 1..uncut.receipts.len() {
+        let mut whole = Whole::default();
+        whole.until(&services[0], &start, &input, receipts).await;
+        assert_eq!(whole.finish(&services[1], &start, &input).await, End::Done);
+        assert_eq!(whole.session.events, uncut.events, "left after {receipts}");
+        same(&format!("left after {receipts}"), &whole.session, &uncut, &[0]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -118,6 +118,11 @@ pub enum Format {
     },
 }
 
+impl Format {
+    /// Behind the name of a codec of which no set-up has come, so that nothing can be made of its track.
+    pub const UNDESCRIBED: &str = " (without a set-up)";
+}
+
 /// Video codecs that are read here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum VideoCodec {

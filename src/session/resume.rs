@@ -23,7 +23,7 @@ use crate::protocol::{Done, MoveReason, Resume, Start};
 use crate::segment::Point;
 
 /// Of the token's form. Another one is refused as expired: it is of another version of the service.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Bytes of the signature.
 const SIGNATURE: usize = 32;
 /// Most characters of a token; nothing longer is looked at.

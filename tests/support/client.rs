@@ -120,6 +120,7 @@ impl Session {
     /// Another connection goes on after the last receipt: what came after that comes again.
     pub fn begin_connection(&mut self) {
         self.close = None;
+        self.events.retain(|event| event["seq"].as_u64().is_some_and(|seq| seq <= self.seq));
         for output in self.outputs.values_mut() {
             output.segments.retain(|(header, _)| header["seq"].as_u64().is_some_and(|seq| seq <= self.seq));
             let settled = output.segments.last().and_then(|(header, _)| header["init"].as_u64());

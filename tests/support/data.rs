@@ -119,6 +119,16 @@ pub fn pes(pts: u64, payload: &[u8]) -> Vec<u8> {
 
 /// A splice_insert: out of the network at this time for so long.
 pub fn splice_insert(event_id: u32, pts: u64, length: u64) -> Vec<u8> {
+    splice_insert_of(event_id, pts, length, 0)
+}
+
+/// The same with a private descriptor, so that the section is longer by so many bytes and two for each 250.
+pub fn splice_insert_of(event_id: u32, pts: u64, length: u64, padding: usize) -> Vec<u8> {
+    let mut descriptors = Vec::new();
+    for part in vec![0x55; padding].chunks(250) {
+        descriptors.extend([0xf0, part.len() as u8]);
+        descriptors.extend(part);
+    }
     let mut command = event_id.to_be_bytes().to_vec();
     // Not called off; out of the network, the programme, with a duration, at a time.
     command.extend([0x7f, 0xef]);
@@ -126,10 +136,11 @@ pub fn splice_insert(event_id: u32, pts: u64, length: u64) -> Vec<u8> {
     command.extend(&(0xfe_0000_0000 | length).to_be_bytes()[3..]);
     command.extend([0, 1, 0, 0]);
     let mut section = vec![0xfc];
-    section.extend((0x3000 | (11 + command.len() + 2 + 4) as u16).to_be_bytes());
+    section.extend((0x3000 | (11 + command.len() + 2 + descriptors.len() + 4) as u16).to_be_bytes());
     section.extend([0, 0, 0, 0, 0, 0, 0, 0xff, 0xf0, command.len() as u8, 5]);
     section.extend(command);
-    section.extend([0, 0]);
+    section.extend((descriptors.len() as u16).to_be_bytes());
+    section.extend(descriptors);
     section.extend(crc32(&section).to_be_bytes());
     section
 }

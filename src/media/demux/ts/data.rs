@@ -1,6 +1,7 @@
 //! Streams of data that is handed on: splice sections (SCTE 35), ID3 tags and KLV in PES.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::pes;
 use super::psi::{Carried, Sections};
@@ -15,6 +16,17 @@ pub struct Found {
     pub offset: u64,
 }
 
+/// A packet's payload, of a unit that is not whole: whoever goes on behind it has to know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    starts: bool,
+    offset: u64,
+    payload: Bytes,
+}
+
+/// Bytes of pieces that one stream keeps: more than any splice section has.
+const PIECES_BYTES: usize = 8 << 10;
+
 /// One stream of data.
 #[derive(Debug)]
 pub struct Data {
@@ -26,6 +38,8 @@ pub struct Data {
     payload: Vec<u8>,
     /// Where the packet with the newest start of a section or PES lies.
     begun: u64,
+    /// That packet and those after it, as far as a [`Piece`] may be carried.
+    pieces: Vec<Piece>,
     damaged: u64,
 }
 
@@ -38,6 +52,7 @@ impl Data {
             open: None,
             payload: Vec::new(),
             begun: 0,
+            pieces: Vec::new(),
             damaged: 0,
         }
     }
@@ -49,6 +64,7 @@ impl Data {
 
     /// Takes a packet's payload; the packet lies at `offset`.
     pub fn push(&mut self, starts: bool, payload: &[u8], offset: u64, found: &mut Vec<Found>) {
+        self.remember(starts, payload, offset);
         if self.carried == Carried::Scte35Sections {
             self.splice(starts, payload, offset, found);
             return;
@@ -72,10 +88,35 @@ impl Data {
         }
     }
 
+    /// What lies before `offset` of the unit that was begun last.
+    pub fn pieces(&self, offset: u64) -> Vec<Piece> {
+        self.pieces.iter().filter(|piece| piece.offset < offset).cloned().collect()
+    }
+
+    /// Goes on behind these. What they complete has been given.
+    pub fn resume(&mut self, pieces: &[Piece]) {
+        for piece in pieces {
+            self.push(piece.starts, &piece.payload, piece.offset, &mut Vec::new());
+        }
+    }
+
+    fn remember(&mut self, starts: bool, payload: &[u8], offset: u64) {
+        if starts {
+            self.pieces.clear();
+        }
+        let held = self.pieces.iter().map(|piece| piece.payload.len()).sum::<usize>();
+        if held + payload.len() > PIECES_BYTES {
+            self.pieces.clear();
+        } else if starts || !self.pieces.is_empty() {
+            self.pieces.push(Piece { starts, offset, payload: Bytes::copy_from_slice(payload) });
+        }
+    }
+
     /// A packet is lost: what was begun is of no use.
     pub fn reset(&mut self) {
         self.sections.reset();
         self.pes.reset();
+        self.pieces.clear();
         self.drop_open();
     }
 

@@ -41,6 +41,8 @@ const PAT_PID: u16 = 0;
 const SEARCH_MAX: usize = 8 << 20;
 /// Units of data that wait for the first time stamp.
 const EARLY_MAX: usize = 256;
+/// Streams of data whose unfinished units a [`State`] carries.
+const PIECED_MAX: usize = 4;
 
 /// Scrambled packets after which a stream is taken to be scrambled.
 const SCRAMBLED_MAX: usize = 200;
@@ -92,6 +94,8 @@ pub struct State {
     section: Vec<u8>,
     /// Those of the streams of LATM, by PID: a stream may tell its own only once.
     multiplexes: Vec<(u16, latm::Multiplex)>,
+    /// Of units of data that are not whole, by PID.
+    pieces: Vec<(u16, Vec<data::Piece>)>,
 }
 
 /// A programme of the PAT that may be read.
@@ -178,6 +182,10 @@ impl Demuxer {
             if let (Some(elementary), Some((_, known))) = (&mut stream.elementary, state.multiplexes.iter().find(of)) {
                 elementary.know_multiplex(known);
             }
+            let of = |(pid, _): &&(u16, _)| *pid == stream.announced.pid;
+            if let (Some(data), Some((_, pieces))) = (&mut stream.data, state.pieces.iter().find(of)) {
+                data.resume(pieces);
+            }
             demuxer.streams.push(stream);
         }
         let section = state.section.clone();
@@ -205,7 +213,12 @@ impl Demuxer {
             let multiplex = stream.elementary.as_ref()?.multiplex(offset)?;
             Some((stream.announced.pid, multiplex))
         });
+        let pieces = self.streams.iter().filter_map(|stream| {
+            let pieces = stream.data.as_ref()?.pieces(offset);
+            (!pieces.is_empty()).then_some((stream.announced.pid, pieces))
+        });
         let state = State {
+            pieces: pieces.take(PIECED_MAX).collect(),
             reference: self.timeline.reference(),
             counter,
             map: chosen.programme.map,
@@ -790,7 +803,11 @@ impl Stream {
         };
         let name = &self.announced.name;
         let scrambled = !self.heard && self.scrambled > 0;
-        let codec = || if scrambled { format!("{name} (scrambled)") } else { name.clone() };
+        let codec = || match self.elementary {
+            _ if scrambled => format!("{name} (scrambled)"),
+            Some(_) => format!("{name}{}", Format::UNDESCRIBED),
+            None => name.clone(),
+        };
         let other = || Format::Other { kind: kind.into(), codec: codec() };
         Track {
             id: self.track(),
