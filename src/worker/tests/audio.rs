@@ -331,3 +331,25 @@ fn what_is_not_made_is_refused_by_name() {
         assert_eq!(run_job(&job).unwrap_err().code, FailureCode::UnsupportedCodec);
     }
 }
+
+/// A tone in the channel at the left side alone: 3 dB down, in stereo at the front, in 5.1 at the back.
+#[test]
+fn seven_point_one_becomes_stereo_and_five_point_one() {
+    const RATE: u32 = 48_000;
+    let input = "-f lavfi -i aevalsrc=0|0|0|0|0|0|0.3*sin(2*PI*500*t)|0:s=48000:d=2:c=7.1";
+    let clip = audio_clip(AudioCodec::Aac, input, "-c:a aac -b:a 384k", RATE, 8);
+    for (channels, loud, gain) in [(2, 0, 0.707), (6, 4, 0.707)] {
+        let spec = AudioSpec { channels, bit_rate: 320_000, ..spec(AudioCodec::Aac, RATE) };
+        let (encoded, _) = run_job(&segment(&clip, &spec, 0, 1)).unwrap();
+        let decoded = decode_aac(&encoded[0]);
+        let power = |channel: usize| {
+            let own: Vec<f32> = decoded.iter().skip(channel).step_by(usize::from(channels)).copied().collect();
+            let middle = &own[own.len() / 4..own.len() * 3 / 4];
+            (middle.iter().map(|sample| sample * sample).sum::<f32>() / middle.len() as f32).sqrt()
+        };
+        let heard = power(loud) / (0.3 * std::f32::consts::FRAC_1_SQRT_2);
+        assert!((heard / gain - 1.0).abs() < 0.15, "{channels} channels: {heard} of {gain}");
+        let silent = (0..usize::from(channels)).filter(|n| *n != loud).map(power);
+        assert!(silent.clone().all(|power| power < 0.02), "{channels} channels: {:?}", silent.collect::<Vec<_>>());
+    }
+}

@@ -280,6 +280,71 @@ fn an_open_group_of_pictures_is_entered_without_loss() {
     }
 }
 
+/// What a segment's pictures are from an open point on, decoded from the GOP before: those of a decoder that has come from
+/// the beginning, to the last bit that an encoder makes of them.
+#[test]
+fn pictures_from_an_open_point_are_those_of_a_continuous_decode() {
+    let clip = video_clip(
+        VideoCodec::H264,
+        &format!("{SOURCE} -t 4 -vf noise=alls=12:allf=t"),
+        "-c:v libx264 -preset medium -bf 3 -refs 4 \
+         -x264-params open-gop=1:keyint=25:min-keyint=25:scenecut=0:b-pyramid=normal",
+    );
+    let syncs: Vec<usize> = (0..clip.units.len()).filter(|&n| h264::sync(&clip.units[n].data) != Sync::No).collect();
+    assert!(syncs.len() > 3);
+    for place in 1..syncs.len() - 1 {
+        let (before, start, end) = (syncs[place - 1], syncs[place], syncs[place + 1]);
+        assert_eq!(h264::sync(&clip.units[start].data), Sync::OpenGop);
+        let window = Window { start: clip.units[start].pts, end: clip.units[end].pts };
+        let last = (end..clip.units.len()).rfind(|&n| window.contains(clip.units[n].pts)).unwrap_or(end);
+        let made = |first: usize| {
+            // VP9 by one thread makes the same bytes of the same pictures.
+            let mut job = clip.job_of(first..last + 1, window, work(&[spec(VideoCodec::Vp9, 320, 180)]));
+            job.threads = 1;
+            run_job(&job).map(|(encoded, stats)| {
+                assert_eq!((stats.decoded, stats.moved), (stats.units_in, 0));
+                encoded
+            })
+        };
+        let continuous = made(0).unwrap();
+        assert_eq!(made(before).unwrap(), continuous, "the GOP before is enough, at point {place}");
+    }
+}
+
+/// Each picture has one of the window's times, in the decoder's order, whichever stamp it came with.
+#[test]
+fn stamps_that_contradict_the_decoder_are_given_in_its_order_by_every_codec() {
+    let codecs = [
+        (VideoCodec::H264, "-c:v libx264 -preset veryfast -bf 0"),
+        (VideoCodec::H265, "-c:v libx265 -preset ultrafast -x265-params log-level=error:bframes=0"),
+        (VideoCodec::Vp8, "-c:v libvpx -deadline realtime"),
+        (VideoCodec::Vp9, "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -lag-in-frames 0"),
+        (VideoCodec::Av1, "-c:v libaom-av1 -cpu-used 8 -lag-in-frames 0"),
+        (VideoCodec::Mpeg2, "-c:v mpeg2video -bf 0"),
+    ];
+    for (codec, output) in codecs {
+        let mut clip = video_clip(codec, &format!("{SOURCE} -t 1"), output);
+        let job = clip.job(work(&[VideoSpec { max_kbps: None, ..spec(VideoCodec::Vp9, 160, 90) }]));
+        let told = |job: &Job| {
+            let job = Job { threads: 1, ..job.clone() };
+            run_job(&job).unwrap_or_else(|failure| panic!("{codec:?}: {failure}"))
+        };
+        let (right, stats) = told(&job);
+        assert_eq!(stats.moved, 0, "{codec:?}");
+        // Decode order is the order of presentation here: two neighbours' stamps change places, and two that lie apart.
+        for (a, b) in [(5, 6), (10, 13)] {
+            let of_a = clip.units[a].pts;
+            clip.units[a].pts = clip.units[b].pts;
+            clip.units[b].pts = of_a;
+        }
+        let job = clip.job(job.work.clone());
+        let (encoded, stats) = told(&job);
+        check(&job, &clip, &encoded);
+        assert_eq!((stats.units_in, stats.decoded, stats.moved), (25, 25, 4), "{codec:?}");
+        assert_eq!(encoded, right, "{codec:?}: the same pictures in the same order");
+    }
+}
+
 /// Samples that are not square keep the picture's shape on every rung, and the colour description comes along.
 #[test]
 fn shape_and_colour_are_carried_to_every_rung() {
