@@ -98,6 +98,9 @@ printf '\021\220' > "$made/asc"
 seed codecs asc 006 "$made/asc"
 printf '\023\220\126\345\000' > "$made/asc-he"
 seed codecs asc-he 006 "$made/asc-he"
+# A frame without its header behind the set-up that the header tells: LC at 24 kHz.
+{ printf '\023\020'; tail -c +8 ../tests/clips/he-aac.aac | head -c 163; } > "$made/he-aac"
+seed codecs he-aac 006 "$made/he-aac"
 
 mkdir -p corpus/protocol corpus/ipc corpus/mux
 cat > corpus/protocol/start << 'JSON'

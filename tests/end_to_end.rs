@@ -4,12 +4,13 @@
 mod support;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 use serde_json::json;
 use support::client::{self, Session};
 use support::media::{Clip, Picture, Shape, Sound};
 use support::service::Service;
-use support::verify;
+use support::{media, sound, verify};
 use tokio::runtime::Runtime;
 
 const CHUNK: usize = 20_000;
@@ -120,6 +121,53 @@ fn open_gops_lose_and_repeat_nothing() {
         open(Ts, H265),
         case(Ts, Mpeg2, Aac, &["h264@90+copy"]).with(|clip| clip.b_frames = 2),
     ]);
+}
+
+/// As an encoder writes it: in ADTS, which has no word for SBR; and in MP4 whose set-up keeps silent about it.
+#[test]
+fn he_aac_that_does_not_say_so_comes_out_at_its_full_rate_with_its_highs_and_in_its_place() {
+    let service = Service::start(&["--workers", "1"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    for (clip, told, rate) in [("he-aac", "mp4a.40.5", 48_000), ("he-aac-v2", "mp4a.40.29", 44_100)] {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/clips/{clip}.aac"));
+        let (_, _, expected) = media::decode_audio_of(&source);
+        for shape in ["-f mpegts", "-movflags +faststart -f mp4", "-f matroska"] {
+            let label = format!("{clip} {shape}");
+            let input = folder.path().join("input");
+            media::ffmpeg(&source, &format!("-i IN -c copy {shape} -y {}", input.display()));
+            let (first, ..) = media::decode_audio_of(&input);
+            let input = std::fs::read(&input).expect("it was just written");
+            let start = json!({"segment_ms": 1000, "outputs": verify::outputs(&["-+copy", "-+aac", "-+opus"])});
+            let session =
+                Runtime::new().expect("a runtime").block_on(client::stream(service.listen, start, input, 1000));
+            assert_eq!(session.close_code(), 1000, "{label}: {:?}", session.errors);
+            let track = &session.tracks[0]["tracks"][0];
+            assert_eq!((&track["codec"], &track["sample_rate"]), (&json!(told), &json!(rate)), "{label}");
+            assert_eq!(track["channels"], 2, "{label}");
+            for (output, its_rate) in [("o0", rate), ("o1", rate), ("o2", 48_000)] {
+                let (begins, heard_rate, heard) = media::decode_audio(&session.outputs[output].whole());
+                assert_eq!(heard_rate, its_rate, "{label}: {output}");
+                let apart = begins.seconds() - first.seconds();
+                let at = |seconds: f64, rate: u32| (seconds * f64::from(rate)) as usize;
+                let (from, length) = (1.5, 0.5);
+                let original = &expected[at(from, rate)..at(from + length, rate)];
+                let made = &heard[at(from - apart, its_rate)..at(from - apart + length, its_rate)];
+                let highs = |samples: &[f32], rate| sound::power_above(samples, rate, 9_000.0);
+                let (had, has) = (highs(original, rate), highs(made, its_rate));
+                assert!(had > 1e-4, "{label}: the source has highs: {had}");
+                assert!((0.5..2.0).contains(&(has / had)), "{label}: {output}: {has} of {had}");
+                if its_rate == rate {
+                    let snr = sound::snr(&low(original), &low(made));
+                    assert!(snr > 15.0, "{label}: {output} is where the source is: {snr} dB");
+                }
+            }
+        }
+    }
+}
+
+/// Without what is rebuilt from noise: a mean over eight samples.
+fn low(samples: &[f32]) -> Vec<f32> {
+    samples.windows(8).map(|eight| eight.iter().sum::<f32>() / 8.0).collect()
 }
 
 #[test]

@@ -57,6 +57,11 @@ fn hvcc(bytes: &[u8]) {
 
 fn asc(bytes: &[u8]) {
     let _ = (aac::frame_samples(bytes), aac::decoded_samples(bytes), aac::adts_header(bytes, bytes.len()));
+    if let Some((config, frame)) = bytes.split_at_checked(2)
+        && aac::may_hold_sbr(config)
+    {
+        let _ = (aac::holds_sbr(config, frame), aac::with_sbr(config).expect("what is read can be written"));
+    }
     if let Ok(audio) = aac::audio(bytes) {
         assert!(audio.sample_rate > 0 && audio.channels > 0, "{audio:?}");
     }

@@ -61,6 +61,20 @@ pub fn snr(original: &[f32], heard: &[f32]) -> f64 {
     10.0 * (dot(original, original) / dot(&noise, &noise)).log10()
 }
 
+/// Mean square of what lies above a frequency, by a filter that is 40 dB down a kilohertz below it.
+pub fn power_above(samples: &[f32], rate: u32, hertz: f64) -> f64 {
+    const HALF: i32 = 64;
+    let corner = TAU * hertz / f64::from(rate);
+    let tap = |n: i32| {
+        let (n, window) = (f64::from(n), 0.5 + 0.5 * (TAU / 2.0 * f64::from(n) / f64::from(HALF + 1)).cos());
+        let low = if n == 0.0 { corner } else { (corner * n).sin() / n } / (TAU / 2.0);
+        window * (if n == 0.0 { 1.0 } else { 0.0 } - low)
+    };
+    let taps: Vec<f32> = (-HALF..=HALF).map(|n| tap(n) as f32).collect();
+    let filtered: Vec<f64> = samples.windows(taps.len()).map(|window| dot(window, &taps)).collect();
+    filtered.iter().map(|sample| sample * sample).sum::<f64>() / filtered.len() as f64
+}
+
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }

@@ -2,6 +2,11 @@
 //!
 //! Read are the object types that hold plain AAC frames (Main, LC, LTP), with or without SBR and PS on top; the
 //! low-delay, scalable and error-resilient ones are refused by name.
+//!
+//! SBR may be there without a word in the set-up ("implicit signalling", 1.6.5): then a frame itself tells it.
+
+mod block;
+mod codewords;
 
 use bytes::Bytes;
 
@@ -96,6 +101,48 @@ pub fn decoded_samples(config: &[u8]) -> u32 {
     })
 }
 
+/// Whether frames may hold SBR of which `config` says nothing: AAC-LC at a rate that SBR doubles, and no word that there
+/// is none.
+pub fn may_hold_sbr(config: &[u8]) -> bool {
+    let mut bits = Bits::new(config);
+    let Ok(core) = Config::core(&mut bits) else { return false };
+    let plain = core.object_type == OBJECT_LC && core.output_rate.is_none() && core.frame_samples == 1024;
+    plain && block::is_read(core.core_rate) && bits.read(11) != Ok(SYNC_SBR)
+}
+
+/// Whether a frame of a stream that [`may_hold_sbr`] holds it; None where the frame can't be read.
+pub fn holds_sbr(config: &[u8], frame: &[u8]) -> Option<bool> {
+    let core = Config::parse(config).ok()?;
+    block::holds_sbr(core.core_rate, frame).ok()
+}
+
+/// `config` with the SBR told that it says nothing of, behind it (1.6.6.2), so that also old decoders read it. Of one
+/// channel PS is told too: only SBR data tells whether it is there, and where it isn't, both channels are alike.
+pub fn with_sbr(config: &[u8]) -> Result<Bytes, Error> {
+    let mut bits = Bits::new(config);
+    let core = Config::core(&mut bits)?;
+    let mut written = Vec::new();
+    let mut own = Bits::new(config);
+    for _ in 0..bits.position() {
+        written.push(own.flag()?);
+    }
+    let mut write = |value: u32, width: u32| written.extend((0..width).rev().map(|n| value >> n & 1 == 1));
+    write(SYNC_SBR, 11);
+    write(OBJECT_SBR.into(), 5);
+    write(1, 1);
+    let rate = 2 * core.core_rate;
+    match FREQUENCIES.iter().position(|known| *known == rate) {
+        Some(index) => write(index as u32, 4),
+        None => [(0xf, 4), (rate, 24)].into_iter().for_each(|(value, width)| write(value, width)),
+    }
+    if core.channels == 1 {
+        write(SYNC_PS, 11);
+        write(1, 1);
+    }
+    let byte = |bits: &[bool]| bits.iter().enumerate().fold(0, |sum, (n, bit)| sum | u8::from(*bit) << (7 - n));
+    Ok(written.chunks(8).map(byte).collect())
+}
+
 /// Bits of the AudioSpecificConfig that begins at `bits` and is not told its length: nothing can be told behind it.
 /// Refused where the channels are described in it, which hangs on how its bytes lie.
 pub(super) fn in_place(mut bits: Bits<'_>) -> Result<usize, Error> {
@@ -142,6 +189,10 @@ const OBJECT_LC: u8 = 2;
 const OBJECT_LTP: u8 = 4;
 const OBJECT_SBR: u8 = 5;
 const OBJECT_PS: u8 = 29;
+
+// Before what is told behind a configuration (1.6.2.1).
+const SYNC_SBR: u32 = 0x2b7;
+const SYNC_PS: u32 = 0x548;
 
 /// An AudioSpecificConfig, read.
 #[derive(Debug, PartialEq, Eq)]
@@ -234,8 +285,6 @@ fn frequency(bits: &mut Bits<'_>) -> Result<u32, Error> {
 /// SBR and PS told behind the configuration, where old decoders don't look (1.6.6.2): the rate that comes out, and
 /// whether there is PS. An error where nothing is told.
 fn extension(bits: &mut Bits<'_>) -> Result<(Option<u32>, bool), Error> {
-    const SYNC_SBR: u32 = 0x2b7;
-    const SYNC_PS: u32 = 0x548;
     if bits.read(11)? != SYNC_SBR || object_type(bits)? != OBJECT_SBR || !bits.flag()? {
         return Ok((None, false));
     }
@@ -311,6 +360,48 @@ mod tests {
         }
     }
 
+    /// As libfdk-aac writes it at 32 and 24 kb/s, in ADTS.
+    const STEREO: &[u8] = include_bytes!("../../../tests/clips/he-aac.aac");
+    const PARAMETRIC: &[u8] = include_bytes!("../../../tests/clips/he-aac-v2.aac");
+
+    fn frames(mut stream: &[u8]) -> Vec<(Bytes, &[u8])> {
+        let mut frames = Vec::new();
+        while let Some(adts) = Adts::parse(stream) {
+            let (frame, rest) = stream.split_at(adts.frame_length);
+            frames.push((adts.config, &frame[adts.header_length..]));
+            stream = rest;
+        }
+        frames
+    }
+
+    #[test]
+    fn sbr_that_is_not_told_is_found_in_each_frame() {
+        for (stream, told, rate) in [(STEREO, "mp4a.40.5", 48_000), (PARAMETRIC, "mp4a.40.29", 44_100)] {
+            let frames = frames(stream);
+            assert!(frames.len() > 60);
+            for (config, frame) in frames {
+                assert!(may_hold_sbr(&config));
+                assert_eq!(audio(&config).unwrap().codec_string, "mp4a.40.2");
+                assert_eq!(holds_sbr(&config, frame), Some(true));
+                let explicit = with_sbr(&config).unwrap();
+                let audio = audio(&explicit).unwrap();
+                assert_eq!((audio.codec_string.as_str(), audio.sample_rate, audio.channels), (told, rate, 2));
+                assert_eq!(decoded_samples(&explicit), 2048);
+                assert!(!may_hold_sbr(&explicit));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_told_is_not_asked_again() {
+        let ambiguous = ["1310", "1388", "1590", "1308"];
+        let told = ["131056e500", "131056e598", "2b118800", "1210", "1190", "1314", "1390 56e5 98", "0b10"];
+        assert!(ambiguous.iter().all(|config| may_hold_sbr(&hex(config))));
+        assert!(told.iter().all(|config| !may_hold_sbr(&hex(config))), "also other rates, lengths and objects");
+        // 7350 Hz doubled is off the table.
+        assert_eq!(audio(&with_sbr(&hex("1610")).unwrap()).unwrap().sample_rate, 14_700);
+    }
+
     #[test]
     fn counts_the_channels_of_a_program() {
         // As ffmpeg writes it for 4 channels in the layout "quad" (front pair, back pair), 48 kHz.
@@ -378,6 +469,23 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
             let _ = (audio(&bytes), decoded_samples(&bytes), adts_header(&bytes, bytes.len()), Adts::parse(&bytes));
+            let _ = (may_hold_sbr(&bytes), with_sbr(&bytes));
+        }
+
+        #[test]
+        fn damaged_frames_are_read_or_refused(
+            at in 0usize..60,
+            damage in prop::collection::vec((0usize..200, any::<u8>()), 0..8),
+            length in 0usize..300,
+        ) {
+            let (config, frame) = frames(STEREO)[at].clone();
+            let mut frame = frame[..length.min(frame.len())].to_vec();
+            for (place, byte) in damage {
+                if let Some(old) = frame.get_mut(place) {
+                    *old = byte;
+                }
+            }
+            let _ = holds_sbr(&config, &frame);
         }
 
         #[test]

@@ -3,6 +3,7 @@
 //! [`Demuxer::push`] takes bytes, [`Demuxer::poll`] gives events until it needs more. A file with its index last
 //! (MP4, moov after mdat) is written to the [`Spool`] and read back, so that memory stays bounded.
 
+mod implicit;
 pub mod mp4;
 mod resume;
 pub mod sniff;
@@ -12,6 +13,7 @@ pub mod webm;
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
+use self::implicit::Implicit;
 use self::resume::CARRIED;
 pub use self::resume::{SetUp, State};
 use self::sniff::Sniff;
@@ -67,6 +69,7 @@ pub enum Container {
 pub struct Demuxer {
     limits: Limits,
     stage: Stage,
+    implicit: Implicit,
     finished: bool,
 }
 
@@ -96,7 +99,7 @@ impl Demuxer {
             Some(container) => Stage::Known(Inner::new(container, limits, spool)),
             None => Stage::Head { bytes: BytesMut::new(), tried: 0, spool },
         };
-        Self { limits, stage, finished: false }
+        Self { limits, stage, implicit: Implicit::default(), finished: false }
     }
 
     /// Takes the next bytes of the input. After an error the demuxer is of no more use.
@@ -122,6 +125,20 @@ impl Demuxer {
 
     /// The next event; None when more bytes are needed or, after [`Self::finish`], when all has been given.
     pub fn poll(&mut self) -> Result<Option<Event>, Error> {
+        loop {
+            if let Some(event) = self.implicit.next()? {
+                return Ok(Some(event));
+            }
+            match self.found().transpose() {
+                Some(found) => self.implicit.push(found),
+                None if !self.finished || self.implicit.is_empty() => return Ok(None),
+                None => self.implicit.settle(),
+            }
+        }
+    }
+
+    /// What the container's demuxer finds.
+    fn found(&mut self) -> Result<Option<Event>, Error> {
         match &mut self.stage {
             Stage::Known(inner) => inner.poll(),
             Stage::Unknown => Err(Error::UnsupportedContainer),
@@ -137,7 +154,7 @@ impl Demuxer {
                 };
                 self.settle(container, data)?;
                 self.finish();
-                self.poll()
+                self.found()
             }
         }
     }

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::implicit::{Implicit, Told};
 use super::{Container, Demuxer, Inner, Limits, Spool, Stage, mp4, ts, webm};
 use crate::media::{Error, Track};
 
@@ -34,6 +35,7 @@ pub struct State {
     tracks: Vec<Track>,
     set_up: SetUp,
     own: Own,
+    implicit: Vec<Told>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +67,7 @@ impl Demuxer {
     /// taken. The state's own offset may lie before it. None while the set-up is not known.
     pub fn state(&self, offset: u64, tracks: Vec<Track>) -> Option<State> {
         let Stage::Known(inner) = &self.stage else { return None };
+        let offset = self.implicit.offset().map_or(offset, |held| held.min(offset));
         let (offset, set_up, own) = match inner {
             Inner::Mp4(inner) => {
                 let (offset, set_up, state) = inner.state(offset)?;
@@ -89,6 +92,7 @@ impl Demuxer {
             container: inner.container(),
             offset,
             set_up_bytes: set_up_bytes.min(offset),
+            implicit: self.implicit.found(&tracks),
             tracks,
             set_up,
             own,
@@ -97,12 +101,14 @@ impl Demuxer {
 
     /// A demuxer that goes on where `state` was taken.
     pub fn resume(state: &State, limits: Limits, spool: Box<dyn Spool>) -> Result<Self, Error> {
-        let State { offset, set_up_bytes, tracks, set_up, .. } = state;
+        let State { offset, set_up_bytes, set_up, .. } = state;
+        let tracks = &Implicit::as_read(&state.implicit, &state.tracks);
         let inner = match &state.own {
             Own::Mp4(own) => Inner::Mp4(Box::new(mp4::Demuxer::resume(limits, spool, (*offset, set_up), tracks, own)?)),
             Own::Webm => Inner::Webm(Box::new(webm::Demuxer::resume(limits, *offset, set_up, tracks))),
             Own::Ts(own) => Inner::Ts(Box::new(ts::Demuxer::resume(limits, (*offset, *set_up_bytes), tracks, own))),
         };
-        Ok(Self { limits, stage: Stage::Known(inner), finished: false })
+        let implicit = Implicit::resume(state.implicit.clone());
+        Ok(Self { limits, stage: Stage::Known(inner), implicit, finished: false })
     }
 }
