@@ -5,6 +5,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -47,7 +48,9 @@ const FAULTS: [(&str, &str); 10] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_a_worker_does_it_is_named_counted_and_felt_by_nobody_else() {
     let folder = tempfile::tempdir().expect("a folder");
-    let flags = ["--workers", "2", "--worker-progress-timeout", "5s", "--worker-start-timeout", "60s"];
+    let kept = tempfile::tempdir().expect("a folder");
+    let mut flags = vec!["--workers", "2", "--worker-progress-timeout", "5s", "--worker-start-timeout", "60s"];
+    flags.extend(["--poison-dir", kept.path().to_str().expect("text")]);
     let service = Service::chaos(folder.path(), &flags);
     let poison = |round: usize| Clip {
         width: MARKED,
@@ -104,6 +107,16 @@ async fn whatever_a_worker_does_it_is_named_counted_and_felt_by_nobody_else() {
         };
         assert_eq!([outcome("ok"), outcome("degraded"), outcome("failed")], [receipts + 1.0, 0.0, 2.0], "{fault}");
         println!("{fault}: {cause}, {receipts} segments of canaries exact");
+    }
+    drop(service);
+    // What was kept is what was sent: nothing is wrong with it where no fault is asked for.
+    let files: Vec<_> = std::fs::read_dir(kept.path()).expect("a folder").map(|file| file.expect("a file")).collect();
+    assert_eq!(files.len(), FAULTS.len());
+    for file in files {
+        let mut worker = Command::new(env!("CARGO_BIN_EXE_segmill"));
+        let replayed = worker.args(["worker", "--replay"]).arg(file.path()).output().expect("the binary starts");
+        let said = String::from_utf8_lossy(&replayed.stdout);
+        assert!(replayed.status.success() && said.contains("decoded: 15"), "{said}");
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use support::client::{self, Session};
+use support::damage::{self, Codes};
 use support::media::{self, Clip, Picture, Shape, Sound};
 use support::service::Service;
 use tokio_tungstenite::tungstenite::Message;
@@ -307,6 +308,24 @@ async fn broken_slices_fail_by_name_and_are_counted_once() {
         assert_eq!(failed() - before, receipts as f64, "every {step}th byte");
     }
     assert_healthy(&service).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bits_turned_over_and_streams_cut_off_are_no_fault_of_the_service() {
+    let service = Service::start(&["--workers", "2"]);
+    let (service, codes) = (&service, &Codes::read());
+    let damaged = damage::clips().into_iter().flat_map(|clip| {
+        let media = clip.bytes();
+        let flips = (0..25).map(|seed| (format!("{:?}, seed {seed}", clip.shape), damage::flipped(&media, seed)));
+        let cut =
+            |tenth: usize| (format!("{:?}, {tenth} tenths", clip.shape), media[..media.len() * tenth / 10].to_vec());
+        flips.chain((0..10).map(cut)).collect::<Vec<_>>()
+    });
+    let sessions = futures_util::stream::iter(damaged).map(|(label, media)| async move {
+        let session = damage::session(service, &label, media).await;
+        codes.check(&label, &session);
+    });
+    assert_eq!(sessions.buffer_unordered(4).count().await, 4 * 35);
 }
 
 #[tokio::test]

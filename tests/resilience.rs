@@ -120,6 +120,30 @@ async fn sigterm_finishes_what_is_whole_and_says_goodbye() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sigterm_with_workers_that_stand_still_ends_all_the_same_and_leaves_none() {
+    let service = Service::start(&["--workers", "2", "--drain", "2s"]);
+    let workers_at_first = service.workers();
+    workers_at_first.iter().for_each(|&pid| service::signal(pid, "STOP"));
+    let clip = Clip { gop: 15, ..Clip::default() };
+    let mut socket = client::connect(service.listen).await;
+    let mut first = start(&["h264@90"]);
+    first["type"] = json!("start");
+    socket.send(Message::text(first.to_string())).await.expect("the service listens");
+    socket.send(Message::binary([&[0], &clip.bytes()[..]].concat())).await.expect("the service listens");
+    while workers(&service, "busy") < 2.0 {}
+    let terminating = tokio::task::spawn_blocking(move || service.terminate());
+    let mut session = Session::default();
+    while let Some(Ok(message)) = socket.next().await {
+        session.take(message);
+    }
+    // Nothing came of it here, and it is told to go on elsewhere.
+    assert_eq!((session.close_code(), session.moved.len(), session.receipts.len()), (1012, 1, 0));
+    assert_eq!(terminating.await.expect("waiting does not panic"), Some(0));
+    let left = |pid: &u32| std::path::Path::new(&format!("/proc/{pid}")).exists();
+    assert!(!workers_at_first.iter().any(left), "every worker is killed and waited for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_set_up_in_mid_stream_brings_a_new_init_and_loses_nothing() {
     let service = Service::start(&["--workers", "2"]);
     let before = Clip { gop: 15, ..Clip::default() };
