@@ -20,7 +20,7 @@ use segmill::job::{Deinterlace, FailureCode, Job, Layer, Preset, VideoSpec, Work
 use segmill::media::{
     AccessUnit, Chroma, Colour, Format, Hdr, Sync, Ticks, Timescale, Track, TrackId, Video, VideoCodec, Window,
 };
-use segmill::pool::{Config, Done, Pool, StartError};
+use segmill::pool::{Claim, Config, Done, Pool, SessionId, StartError};
 use support::service::Service;
 
 /// All that the malicious worker tries, as `server` (this process) and `sibling` (another worker) run beside it.
@@ -186,7 +186,7 @@ async fn without_the_sandbox_what_any_process_may_do_is_done() {
 async fn report(args: &[&str]) -> BTreeMap<String, i32> {
     let sibling = Sibling::start(args);
     let pool = start(1, args).await.expect("it starts");
-    let done = pool.run(job(&format!("try {} {}", std::process::id(), sibling.0.id()))).await;
+    let done = pool.run(job(&format!("try {} {}", std::process::id(), sibling.0.id())), any()).await;
     let outcome = done.result.expect("it lives on");
     let text = std::str::from_utf8(&outcome.renditions[0].config).expect("text");
     let lines = text.lines().filter_map(|line| line.split_once('\t'));
@@ -215,14 +215,14 @@ impl Drop for Sibling {
 #[tokio::test]
 async fn a_worker_that_eats_memory_ends_by_its_limit() {
     let pool = start(1, &[]).await.expect("it starts");
-    let done = pool.run(job("eat")).await;
+    let done = pool.run(job("eat"), any()).await;
     ended(&done, "signal: 6");
 }
 
 #[tokio::test]
 async fn a_worker_that_takes_more_time_than_a_job_has_ends_by_its_limit() {
     let pool = start(1, &[]).await.expect("it starts");
-    let done = pool.run(job("spin")).await;
+    let done = pool.run(job("spin"), any()).await;
     ended(&done, "signal: 24");
 }
 
@@ -230,7 +230,7 @@ async fn a_worker_that_takes_more_time_than_a_job_has_ends_by_its_limit() {
 #[tokio::test]
 async fn a_worker_may_kill_itself() {
     let pool = start(1, &[]).await.expect("it starts");
-    let failure = pool.run(job("end")).await.result.expect_err("it dies each time");
+    let failure = pool.run(job("end"), any()).await.result.expect_err("it dies each time");
     assert_eq!(failure.code, FailureCode::WorkerKilled, "{failure}");
 }
 
@@ -385,6 +385,11 @@ fn children(pid: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").flatten();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     lists.flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+/// A job of nobody's in particular, with time.
+fn any() -> Claim {
+    Claim { session: SessionId(0), deadline: None }
 }
 
 /// One that has its directive as its one picture.
