@@ -29,9 +29,9 @@ fuzz: setup ## an hour of fuzzing in all
 soak: setup ## hours of media, handed over every minute; takes a quarter of an hour (SOAK_MEDIA_S, SOAK_WALL_S)
 	cargo test --locked --release --test soak -- --nocapture
 
-chaos: setup ## faults, kills, damaged streams and ends under load, for long (CHAOS_KILLS, CHAOS_FLIPS)
+chaos: setup ## faults, kills, damaged streams, ends under load and overload, for long (CHAOS_KILLS, CHAOS_FLIPS)
 	cargo build --locked --examples
-	for test in faults kills drain bytes; do cargo test --locked --test chaos_$$test -- --nocapture || exit 1; done
+	for test in faults kills drain bytes overload; do cargo test --locked --test chaos_$$test -- --nocapture || exit 1; done
 
 demo: setup ## stream a clip through a service on this machine, and check what comes back
 	@scripts/demo.sh

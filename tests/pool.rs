@@ -335,6 +335,67 @@ async fn processors_are_shared_out_among_the_running_jobs() {
 }
 
 #[tokio::test]
+async fn jobs_of_a_burst_get_a_thread_each() {
+    let mut fixture = Fixture::start(|config| {
+        config.workers = 4;
+        config.cpus = 4;
+    })
+    .await;
+    fixture.observer.until(|workers, _| workers.idle == 4).await;
+    // All are in the queue before any worker is woken: there is one thread here.
+    let done = join_all((0..4).map(|id| fixture.pool.run(job(id, "burst", 1), any()))).await;
+    assert_eq!(done.iter().map(threads).collect::<Vec<_>>(), [Some(1); 4]);
+    assert_eq!(threads(&fixture.pool.run(job(4, "alone", 1), any()).await), Some(4));
+}
+
+#[tokio::test]
+async fn a_session_with_much_to_do_does_not_hold_up_another() {
+    let mut fixture = Fixture::start(|config| config.queue_jobs = 40).await;
+    let (_, blocking) = fixture.run_directed();
+    let blocker = fixture.director.asked().await;
+    let (done, mut order) = mpsc::unbounded_channel();
+    let claim = |session| Claim { session: SessionId(session), deadline: None };
+    let run = |claim: Claim| {
+        let (pool, done) = (fixture.pool.clone(), done.clone());
+        let mut job = job(claim.session.0, "good", 1);
+        job.units.extend((3..100).map(|pts| unit(pts, Bytes::new())));
+        tokio::spawn(async move {
+            pool.run(job, claim).await.result.expect("told to be good");
+            done.send(claim.session.0).expect("the test listens");
+        })
+    };
+    let mut running: Vec<_> = (0..16).map(|_| run(claim(1))).collect();
+    fixture.observer.until(|_, queued| queued == 16).await;
+    running.push(run(claim(2)));
+    fixture.observer.until(|_, queued| queued == 17).await;
+    blocker.tell(b'e').await;
+    blocking.await.expect("no panic");
+    join_all(running).await;
+    let order: Vec<u64> = std::iter::from_fn(|| order.try_recv().ok()).collect();
+    assert!(order.iter().position(|session| *session == 2) < Some(8), "{order:?}");
+    assert_eq!(order.len(), 17);
+}
+
+#[tokio::test]
+async fn what_no_worker_has_had_by_its_deadline_is_late_and_what_has_begun_is_finished() {
+    let mut fixture = Fixture::start(|_| ()).await;
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(300);
+    let claim = Claim { session: SessionId(1), deadline: Some(deadline) };
+    let first = fixture.directed_job();
+    let running = {
+        let (pool, job) = (fixture.pool.clone(), first.clone());
+        tokio::spawn(async move { pool.run(job, claim).await })
+    };
+    let asked = fixture.director.asked().await;
+    let late = fixture.pool.run(job(2, "good", 1), claim).await;
+    assert_eq!((code(&late), late.attempts), (Some(FailureCode::Late), 0));
+    assert_eq!(fixture.pool.snapshot().queued, 0);
+    assert!(tokio::time::Instant::now() >= deadline);
+    asked.tell(b'e').await;
+    assert_right(&first, &running.await.expect("no panic"), 1);
+}
+
+#[tokio::test]
 async fn a_worker_that_does_not_start_is_told_by_name() {
     let start = async |how: &str| {
         let mut config = config();

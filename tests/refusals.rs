@@ -406,6 +406,55 @@ const UPGRADE: [(&str, &str); 3] =
     [("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")];
 
 #[tokio::test]
+async fn what_needs_more_than_is_left_is_turned_away_and_copies_are_not() {
+    let service = Service::start(&["--workers", "1", "--capacity-cores", "0.05"]);
+    let clip = Clip { gop: 15, ..Clip::default() };
+    let heavy: Vec<Value> = (20..36)
+        .map(|crf| json!({"name": format!("q{crf}"), "video": {"codec": "h264", "crf": crf, "preset": "slow"}}))
+        .collect();
+    let heavy = json!({"type": "start", "mode": "live", "segment_ms": 500, "deadline_ms": 600_000, "outputs": heavy});
+    // With nothing else to do it is let in, however much it needs.
+    let mut first = client::connect(service.listen).await;
+    first.send(text(heavy.clone())).await.expect("the service listens");
+    let media = clip.bytes();
+    first.send(Message::binary([&[0], &media[..media.len() / 2]].concat())).await.expect("the service listens");
+    let mut session = Session::default();
+    while session.tracks.is_empty() {
+        session.take(first.next().await.expect("it goes on").expect("it goes on"));
+    }
+    let (status, body) = service.get_ops("/health/ready");
+    assert!(status == 503 && body.contains("\"full\""), "{body}");
+    let copies = json!({"mode": "live", "outputs": [{"name": "copy", "video": {"codec": "copy"}}]});
+    let copied = client::stream(service.listen, copies, clip.bytes(), CHUNK).await;
+    assert_eq!(copied.close_code(), 1000, "{:?}", copied.errors);
+    let turned_away = client::stream(service.listen, heavy, clip.bytes(), CHUNK).await;
+    assert_eq!((turned_away.close_code(), turned_away.error_codes()), (1013, vec!["full"]));
+    assert_eq!(turned_away.errors[0]["retryable"], true);
+    assert!(turned_away.receipts.is_empty() && turned_away.tracks.is_empty(), "before any work");
+    let says_when = |head: &str| {
+        let head = head.to_ascii_lowercase();
+        let wait =
+            head.split("\r\nretry-after: ").nth(1).and_then(|rest| rest.split("\r\n").next()?.parse::<u64>().ok());
+        assert!(wait.is_some_and(|wait| (1..=60).contains(&wait)), "{head}");
+    };
+    let (status, head, _) = service.http("POST", "/v1/transcode", &[], &clip.bytes());
+    assert_eq!(status, 503);
+    says_when(&head);
+    eventually("only the first is left", || service.metric("segmill_sessions") == Some(1.0));
+    let mut looking_in = Vec::new();
+    for _ in 0..4 {
+        looking_in.push(client::connect(service.listen).await);
+    }
+    let (status, head, body) = service.http("POST", "/v1/transcode", &[], b"");
+    assert_eq!(status, 503, "{body:?}");
+    says_when(&head);
+    assert_eq!(service.metric("segmill_sessions_rejected_total{reason=\"capacity\"}"), Some(3.0));
+    drop((first, looking_in));
+    eventually("ready again", || service.get_ops("/health/ready").0 == 200);
+    assert_eq!(service.metric("segmill_demand_cores"), Some(0.0));
+}
+
+#[tokio::test]
 async fn when_all_places_are_taken_the_next_is_told_to_come_back() {
     let service = Service::start(&["--workers", "1", "--max-sessions", "1"]);
     let first = client::connect(service.listen).await;

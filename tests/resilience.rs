@@ -6,6 +6,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use support::client::{self, Session};
 use support::media::{self, Clip, Picture, Shape, Sound};
+use support::overload;
 use support::service::{self, Service};
 use support::verify;
 use tokio_tungstenite::tungstenite::Message;
@@ -89,6 +90,18 @@ async fn four_sessions_at_once_share_the_workers() {
     let empty = || service.metric("segmill_sessions") == Some(0.0);
     assert!((0..10_000).any(|_| empty()), "all sessions are over");
     assert_eq!(service.metric("segmill_segments_in_flight"), Some(0.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_there_is_capacity_for_costs_the_excess_and_no_one_else() {
+    overload::run(&overload::Run {
+        flags: &["--workers", "2", "--capacity-cores", "0.3"],
+        size: "320x180",
+        seconds: 5,
+        segment_ms: 1000,
+        sessions: 20,
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,9 @@
 //! What a job costs: processor time, told from its pictures and samples before it is done.
 //!
 //! A job is taken apart (decoding, scaling, each encoder …), each part at so many nanoseconds a pixel or sample. The
-//! numbers of [`nanoseconds`] were measured on one machine; how fast this one is, part by part, is learned from what
-//! jobs really took, and so is how much harder or easier than others the content of each stream is. A worker's word on
-//! that is bounded before it is believed.
+//! numbers of [`nanoseconds`] are rough, and only what is begun with: nothing is measured at the start. How fast this
+//! machine is, part by part, is learned from what jobs really took, and so is how much harder or easier than others the
+//! content of each stream is. A worker's word on that is bounded before it is believed.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -9,6 +9,7 @@ pub mod client;
 pub mod damage;
 pub mod data;
 pub mod media;
+pub mod overload;
 pub mod service;
 pub mod sound;
 pub mod verify;
