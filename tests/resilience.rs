@@ -135,6 +135,8 @@ async fn sigterm_finishes_what_is_whole_and_says_goodbye() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_with_workers_that_stand_still_ends_all_the_same_and_leaves_none() {
     let service = Service::start(&["--workers", "2", "--drain", "2s"]);
+    // One that is stopped while it starts would be replaced by one that works.
+    while workers(&service, "idle") < 2.0 {}
     let workers_at_first = service.workers();
     workers_at_first.iter().for_each(|&pid| service::signal(pid, "STOP"));
     let clip = Clip { gop: 15, ..Clip::default() };
