@@ -30,7 +30,7 @@ struct Stage {
     tracks: Vec<OutTrack>,
     writer: Option<ts::Writer>,
     /// Where the segment before ended.
-    end: Option<Ticks>,
+    end: Option<(Ticks, Timescale)>,
 }
 
 impl Path {
@@ -102,12 +102,13 @@ impl Stage {
 
     fn mux(&mut self, segment: &Segment) {
         assert!(segment.start <= segment.end, "{:?} to {:?}", segment.start, segment.end);
-        if let Some(end) = self.end
+        if let Some((end, timescale)) = self.end
             && !segment.discontinuity
         {
-            assert_eq!(segment.start, end, "segments join");
+            // One of sound alone counts in samples.
+            assert_eq!(segment.start, end.ceil(timescale, segment.timescale), "segments join");
         }
-        self.end = Some(segment.end);
+        self.end = Some((segment.end, segment.timescale));
         let cuts: Vec<&Cut> = segment.video.iter().chain(&segment.audio).collect();
         let tracks = &self.tracks[self.tracks.len() - cuts.len()..];
         let samples: Vec<Vec<Sample>> = cuts.iter().map(|cut| samples(cut)).collect();

@@ -25,11 +25,12 @@ use crate::media::{AccessUnit, Ticks, Timescale, Track, TrackId, Window};
 pub struct Segment {
     /// From 1, without holes.
     pub seq: u64,
-    /// Of `start` and `end`: the video track's, or the first audio track's where there is no video.
+    /// Of `start` and `end`: the video track's, or the sample rate of the first sound where no video is in it.
     pub timescale: Timescale,
     /// PTS of the first picture (or sound) presented.
     pub start: Ticks,
-    /// Where the next segment starts, or where the last sample ends.
+    /// Where the next segment starts, or where the last sample ends. Where the next one is of sound alone, it starts at the
+    /// first sample from here on.
     pub end: Ticks,
     pub video: Option<Cut>,
     /// One for each audio track that is used, in the order given; its `units` may be empty.
