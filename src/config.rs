@@ -32,6 +32,7 @@ pub struct Config {
     /// Most sessions at once; at least 1.
     pub max_sessions: usize,
     pub segments: Segments,
+    pub connections: Connections,
     pub sessions: Sessions,
     pub resume: Resume,
     pub clocks: WorkerClocks,
@@ -68,6 +69,7 @@ impl Config {
             segments_in_flight: args.segments_in_flight.map_or((workers + 2).min(1024), usize::from),
             max_sessions: usize::from(args.max_sessions),
             segments: args.segments,
+            connections: args.connections,
             sessions: args.sessions,
             resume: args.resume,
             clocks: args.clocks,
@@ -133,6 +135,8 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub segments: Segments,
     #[command(flatten)]
+    pub connections: Connections,
+    #[command(flatten)]
     pub sessions: Sessions,
     #[command(flatten)]
     pub resume: Resume,
@@ -180,6 +184,36 @@ pub struct Segments {
     pub max_pixels: u32,
 }
 
+/// What a connection may take before anything is known of it, and how fast a client has to read.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Connections")]
+pub struct Connections {
+    /// Most connections at once, sessions not counted; past it one that has no request at work makes room for the next
+    #[arg(long, env = "SEGMILL_MAX_CONNECTIONS", value_name = "N", default_value_t = 4096,
+          value_parser = clap::value_parser!(u32).range(16..=100_000))]
+    pub max_connections: u32,
+
+    /// How long a client may take for a request's header, and a connection may lie idle between two requests
+    #[arg(long, env = "SEGMILL_HEADER_TIMEOUT", value_name = "DURATION", default_value = "10s",
+          value_parser = duration::<100, 600_000>)]
+    pub header_timeout: Duration,
+
+    /// How long an upgrade to a WebSocket may take once it is granted
+    #[arg(long, env = "SEGMILL_UPGRADE_TIMEOUT", value_name = "DURATION", default_value = "10s",
+          value_parser = duration::<100, 60_000>)]
+    pub upgrade_timeout: Duration,
+
+    /// How long a client may take too little of what waits for it: less than --min-read-rate all the while
+    #[arg(long, env = "SEGMILL_WRITE_TIMEOUT", value_name = "DURATION", default_value = "30s",
+          value_parser = duration::<1_000, 600_000>)]
+    pub write_timeout: Duration,
+
+    /// Fewest bytes a second that a client has to take while something waits for it. 0: any at all
+    #[arg(long, env = "SEGMILL_MIN_READ_RATE", value_name = "BYTES", default_value = "1KiB",
+          value_parser = bytes::<0, { 16 * MIB }>)]
+    pub min_read_rate: u64,
+}
+
 /// What one session may take, and how long it may be silent.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Sessions")]
@@ -199,10 +233,30 @@ pub struct Sessions {
           value_parser = duration::<1_000, 3_600_000>)]
     pub idle_timeout: Duration,
 
-    /// How long a client may take to take what is sent to it
-    #[arg(long, env = "SEGMILL_WRITE_TIMEOUT", value_name = "DURATION", default_value = "30s",
-          value_parser = duration::<1_000, 600_000>)]
-    pub write_timeout: Duration,
+    /// Fewest bytes a second that a client has to send while the service would read, over --rate-window. 0: no least
+    #[arg(long, env = "SEGMILL_MIN_RATE", value_name = "BYTES", default_value = "128",
+          value_parser = bytes::<0, { 16 * MIB }>)]
+    pub min_rate: u64,
+
+    /// Over how long --min-rate is counted; only time for which the service would read counts
+    #[arg(long, env = "SEGMILL_RATE_WINDOW", value_name = "DURATION", default_value = "60s",
+          value_parser = duration::<1_000, 3_600_000>)]
+    pub rate_window: Duration,
+
+    /// How often a WebSocket client is sent a ping. 0: never
+    #[arg(long, env = "SEGMILL_PING_INTERVAL", value_name = "DURATION", default_value = "20s",
+          value_parser = duration::<0, 3_600_000>)]
+    pub ping_interval: Duration,
+
+    /// How long after a ping a client may be silent while the service would read
+    #[arg(long, env = "SEGMILL_PONG_TIMEOUT", value_name = "DURATION", default_value = "20s",
+          value_parser = duration::<100, 600_000>)]
+    pub pong_timeout: Duration,
+
+    /// How long a client may take to answer a close before the connection is cut
+    #[arg(long, env = "SEGMILL_CLOSE_TIMEOUT", value_name = "DURATION", default_value = "5s",
+          value_parser = duration::<100, 60_000>)]
+    pub close_timeout: Duration,
 
     /// From SIGTERM to the exit at the most: what is in flight is finished, and what is not by then is cut off. Cloud Run
     /// kills at 10 s
@@ -592,6 +646,12 @@ mod tests {
             ("--idle-timeout=-1s", "write it as"),
             ("--idle-timeout +1s", "write it as"),
             ("--idle-timeout 2h", "must be from 1000 ms"),
+            ("--header-timeout 99ms", "must be from 100 ms"),
+            ("--max-connections 15", "--max-connections"),
+            ("--min-rate 17MiB", "must be from 0 to"),
+            ("--min-read-rate 1kB", "write it as"),
+            ("--rate-window 0", "must be from 1000 ms"),
+            ("--ping-interval 2h", "must be from 0 ms"),
             ("--max-pixels 100000000", "--max-pixels"),
             ("--listen localhost", "--listen"),
             ("--listen 127.0.0.1:9090", "must differ"),

@@ -597,12 +597,16 @@ pub struct Done {
 
 /// A binary message: a 4-byte big-endian length, that many bytes of JSON header, the payload.
 pub fn encode_binary(header: &BinaryHeader, payload: &[u8]) -> Bytes {
+    [binary_head(header).as_ref(), payload].concat().into()
+}
+
+/// All of a binary message that comes before its payload.
+pub fn binary_head(header: &BinaryHeader) -> Bytes {
     let json = serde_json::to_vec(header).expect("headers hold only strings and numbers");
-    let mut message = BytesMut::with_capacity(4 + json.len() + payload.len());
-    message.put_u32(json.len() as u32);
-    message.put_slice(&json);
-    message.put_slice(payload);
-    message.freeze()
+    let mut head = BytesMut::with_capacity(4 + json.len());
+    head.put_u32(json.len() as u32);
+    head.put_slice(&json);
+    head.freeze()
 }
 
 /// The header and the payload of a binary message; None where it is malformed.
@@ -634,7 +638,7 @@ fn status_of(code: &str) -> (u16, u16) {
         "bad_message" | "bad_request" | "resume_mismatch" => (4400, 400),
         "resume_forged" | "resume_expired" => (1008, 403),
         "client_gone" => (1000, 400),
-        "idle_timeout" | "start_timeout" | "slow_client" => (4408, 408),
+        "idle_timeout" | "start_timeout" | "ping_timeout" | "slow_client" | "too_slow" => (4408, 408),
         "resolution_limit" | "media_limit" | "scratch_full" | "gop_too_long" => (4413, 413),
         "message_too_big" => (1009, 413),
         "unsupported_container" | "unsupported_codec" | "unsupported_edit_list" => (4415, 415),

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
@@ -44,6 +45,7 @@ pub async fn serve(config: Config, environment: Vec<(OsString, OsString)>) -> Ex
 }
 
 async fn run(config: Config, environment: Vec<(OsString, OsString)>) -> Result<(), StartError> {
+    raise_descriptors(&config);
     let mut signals = Signals::new().map_err(StartError::Signals)?;
     let service = tokio::select! {
         service = Service::start(config, environment) => service?,
@@ -59,6 +61,22 @@ async fn run(config: Config, environment: Vec<(OsString, OsString)>) -> Result<(
         signal = signals.next() => tracing::warn!(signal, "stopped before the drain was over"),
     }
     Ok(())
+}
+
+/// As many descriptors as may be had: each connection and session is one, and the soft limit is for programs that use
+/// select(2).
+fn raise_descriptors(config: &Config) {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+    // Two for each worker, and some for all else.
+    let wanted = config.connections.max_connections as u64 + (config.max_sessions + 2 * config.workers) as u64 + 64;
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if allowed < wanted {
+        tracing::warn!(allowed, wanted, "fewer files may be open than connections and sessions may need");
+    }
 }
 
 /// The signals that end the service.

@@ -1,55 +1,69 @@
 //! HTTP bodies as a session's two ends: a request body in, messages out through a bounded channel.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 use super::app::App;
+use super::pace::Pace;
+use super::wire::{Counter, Drain};
 use crate::session::{self, Caller, Ended, Fatal, Gone, Incoming, Outgoing, Outlet, Wanted};
 
 /// Messages between a session and an HTTP response.
 const QUEUE: usize = 2;
+/// Most bytes of a response that are handed on at once: what is taken of it is counted in these.
+const PIECE: usize = 16 << 10;
 
 /// A request body as a session reads it. Ends with the body, or with what is wrong.
 pub(super) fn incoming(app: &App, body: Body) -> impl Stream<Item = Result<Incoming, Fatal>> + Send + 'static {
-    let idle = app.config.sessions.idle_timeout;
+    watched(app, body)
+        .map(|next| next.map(Incoming::Media))
+        .chain(stream::once(std::future::ready(Ok(Incoming::Finish))))
+        .scan(false, |failed, next| {
+            let last = std::mem::replace(failed, next.is_err());
+            std::future::ready((!last).then_some(next))
+        })
+}
+
+/// The bytes of a request body, as long as they come fast enough and the service goes on. An error is the last.
+pub(super) fn watched(app: &App, body: Body) -> impl Stream<Item = Result<Bytes, Fatal>> + Send + 'static {
     let draining = app.draining.clone();
-    let body = Some(body.into_data_stream());
-    stream::unfold(body, move |body| {
+    let reading = Some((body.into_data_stream(), Pace::new(&app.config.sessions), Counter::default()));
+    stream::unfold(reading, move |reading| {
         let draining = draining.clone();
         async move {
-            let mut body = body?;
+            let (mut body, mut pace, came) = reading?;
             let next = tokio::select! {
-                next = timeout(idle, body.next()) => next,
+                next = pace.wait(|| came.bytes(), body.next()) => next,
                 () = draining.cancelled() => {
                     return Some((Err(Fatal::new("closing", "the service is shutting down")), None));
                 }
             };
-            Some(match next {
-                Ok(Some(Ok(bytes))) => (Ok(Incoming::Media(bytes)), Some(body)),
-                Ok(None) => (Ok(Incoming::Finish), None),
-                Ok(Some(Err(_))) => (Err(Fatal::new("client_gone", "the request body broke off")), None),
-                Err(_) => (Err(Fatal::new("idle_timeout", "the client sent nothing for too long")), None),
-            })
+            match next {
+                Ok(Some(Ok(bytes))) => {
+                    came.add(bytes.len());
+                    Some((Ok(bytes), Some((body, pace, came))))
+                }
+                Ok(None) => None,
+                Ok(Some(Err(_))) => Some((Err(Fatal::new("client_gone", "the request body broke off")), None)),
+                Err(slow) => Some((Err(slow.fatal()), None)),
+            }
         }
     })
 }
 
-/// A session that runs on its own, and its messages. Dropping the receiver ends it.
+/// A session that runs on its own, and its messages. Dropping the answer ends it.
 pub(super) fn start(
     app: &App,
     caller: Caller,
     wanted: Wanted,
     incoming: impl Stream<Item = Result<Incoming, Fatal>> + Send + 'static,
     admitted: super::admission::Admitted,
-) -> (mpsc::Receiver<Outgoing>, tokio::task::JoinHandle<Ended>) {
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    let outlet = Channel { sender, patience: app.config.sessions.write_timeout };
+) -> (Answer, tokio::task::JoinHandle<Ended>) {
+    let (outlet, answer) = channel(Drain::of(&app.config.connections));
     let context = Arc::clone(&app.context);
     let session = async move {
         let ended =
@@ -57,19 +71,44 @@ pub(super) fn start(
         drop(admitted);
         ended
     };
-    (receiver, app.tracker.spawn(session))
+    (answer, app.tracker.spawn(session))
+}
+
+fn channel(drain: Drain) -> (Channel, Answer) {
+    let (sender, messages) = mpsc::channel(QUEUE);
+    let taken = Counter::default();
+    (Channel { sender, taken: taken.clone(), drain }, Answer { messages, taken })
+}
+
+/// What a session has to say.
+pub(super) struct Answer {
+    messages: mpsc::Receiver<Outgoing>,
+    taken: Counter,
+}
+
+impl Answer {
+    pub async fn next(&mut self) -> Option<Outgoing> {
+        self.messages.recv().await
+    }
+
+    /// The first bytes of `payload`, as many as are handed to the client at once; there must be some.
+    pub fn piece(&self, payload: &mut Bytes) -> Bytes {
+        let piece = payload.split_to(payload.len().min(PIECE));
+        self.taken.add(piece.len());
+        piece
+    }
 }
 
 struct Channel {
     sender: mpsc::Sender<Outgoing>,
-    /// How long the client may take to make room.
-    patience: Duration,
+    taken: Counter,
+    drain: Drain,
 }
 
 impl Outlet for Channel {
     async fn send(&mut self, outgoing: Outgoing) -> Result<(), Gone> {
-        let sent = timeout(self.patience, self.sender.send(outgoing)).await;
-        sent.map_err(|_| Gone::Slow)?.map_err(|_| Gone::Left)
+        let sent = self.drain.watch(&self.taken, self.sender.send(outgoing)).await;
+        sent.ok_or(Gone::Slow)?.map_err(|_| Gone::Left)
     }
 }
 
@@ -95,17 +134,35 @@ pub(super) fn once(media: Bytes) -> impl Stream<Item = Result<Incoming, Fatal>> 
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::protocol::{Pressure, PressureLevel, ServerMessage};
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_stops_reading_its_answer_is_gone_after_a_while() {
-        let (sender, _receiver) = mpsc::channel(1);
-        let mut outlet = Channel { sender, patience: Duration::from_secs(30) };
         let message =
             || Outgoing::Message(ServerMessage::Pressure(Pressure { level: PressureLevel::None, queued_ms: 0 }));
-        assert_eq!(outlet.send(message()).await, Ok(()));
-        assert_eq!(outlet.send(message()).await, Err(Gone::Slow));
+        let (mut outlet, answer) = channel(Drain::new(Duration::from_secs(30), 1024));
+        for _ in 0..QUEUE {
+            assert_eq!(outlet.send(message()).await, Ok(()));
+        }
+        // Slow, but it goes on: a large message is taken a piece at a time.
+        let mut large = Bytes::from(vec![0; 100 * PIECE]);
+        let taking = async {
+            while !large.is_empty() {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                answer.piece(&mut large);
+            }
+            std::future::pending::<()>().await
+        };
+        let begun = tokio::time::Instant::now();
+        let sent = tokio::select! {
+            sent = outlet.send(message()) => sent,
+            () = taking => unreachable!("it never ends"),
+        };
+        assert_eq!(sent, Err(Gone::Slow));
+        assert!((1000..1100).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
     }
 
     #[tokio::test]

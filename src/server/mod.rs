@@ -9,13 +9,19 @@ pub mod app;
 mod body;
 mod contract;
 pub mod ops;
+mod pace;
+mod places;
 pub mod problem;
 pub mod router;
 mod segments;
 pub mod service;
 mod stream;
 mod transcode;
+mod websocket;
+mod wire;
 
+use std::convert::Infallible;
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -25,93 +31,139 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-/// Most connections at once; past it they wait in the kernel's backlog.
-const MAX_CONNECTIONS: usize = 4096;
-
-/// How long a client may take for a request's header, and how long a connection may lie idle between two.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+use self::places::{Place, Places};
+use self::wire::{Drain, Wire};
+use crate::config::Connections;
+use crate::telemetry::Metrics;
 
 /// Pause after the system had no descriptor or memory for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// What a connection may take, and where its end is counted.
+#[derive(Clone)]
+pub struct Bounds {
+    most: usize,
+    header_timeout: Duration,
+    drain: Drain,
+    metrics: Metrics,
+}
+
+impl Bounds {
+    pub fn new(connections: &Connections, metrics: Metrics) -> Self {
+        Self {
+            most: connections.max_connections as usize,
+            header_timeout: connections.header_timeout,
+            drain: Drain::of(connections),
+            metrics,
+        }
+    }
+}
+
 /// Serves `router` on `listener` until `shutdown`; then takes no connection any more, and lets each finish the request
 /// that it is at. Each connection is a task of `tracker`, which tells when all are over.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken, tracker: TaskTracker) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    bounds: Bounds,
+    shutdown: CancellationToken,
+    tracker: TaskTracker,
+) {
+    let places = Places::new(bounds.most);
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(bounds.header_timeout);
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(HEADER_TIMEOUT)
+        .keep_alive_timeout(bounds.header_timeout)
         .max_concurrent_streams(64);
     let builder = Arc::new(builder);
     loop {
-        let next = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
-            next = next => next,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
+                let place = tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    place = places.take() => place,
+                };
                 let (builder, router, shutdown) = (Arc::clone(&builder), router.clone(), shutdown.clone());
+                let bounds = bounds.clone();
                 tracker.spawn(async move {
-                    connection(&builder, stream, peer, router, shutdown).await;
-                    drop(place);
+                    let metrics = bounds.metrics.clone();
+                    if let Some(reason) = connection(&builder, stream, peer, router, bounds, &place, shutdown).await {
+                        metrics.connection_cut(reason.reason());
+                    }
                 });
             }
             Err(error) if of_the_client(&error) => {}
             Err(error) => {
-                tracing::error!(%error, "accept failed");
+                // Without descriptors one that waits for nothing but a request is worth less than one that comes.
+                let room = places.make_room();
+                tracing::error!(%error, room, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
+/// Serves a connection to its end; why, where it was cut off.
 async fn connection(
     builder: &Builder<TokioExecutor>,
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
+    bounds: Bounds,
+    place: &Place,
     shutdown: CancellationToken,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY was refused");
-    }
+) -> Option<Cut> {
+    wire::configure(&stream, bounds.drain);
+    let wire = Wire::new(stream, bounds.drain);
+    let received = wire.received().clone();
     let requested = Arc::new(AtomicBool::new(false));
     let service = service_fn({
         let requested = Arc::clone(&requested);
+        let requests = place.requests();
         move |mut request: Request<Incoming>| {
             requested.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(ConnectInfo(peer));
-            router.clone().oneshot(request)
+            request.extensions_mut().insert(received.clone());
+            let (router, at_work) = (router.clone(), requests.clone().begin());
+            async move {
+                let response = router.oneshot(request).await?;
+                // At work until the answer is over, or nobody wants it any more.
+                Ok::<_, Infallible>(response.map(|body| {
+                    body.map_err(move |error| {
+                        let _ = &at_work;
+                        error
+                    })
+                }))
+            }
         }
     });
-    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(wire), service));
     // hyper's own timeout starts only after the first bytes have told HTTP/1 from HTTP/2.
-    let mut first_header = pin!(tokio::time::sleep(HEADER_TIMEOUT));
+    let mut first_header = pin!(tokio::time::sleep(bounds.header_timeout));
     let (mut waiting, mut serving) = (true, true);
     let result = loop {
         tokio::select! {
             result = connection.as_mut() => break result,
+            () = place.crowded_out() => return Some(Cut::CrowdedOut),
             () = first_header.as_mut(), if waiting => {
                 if !requested.load(Ordering::Relaxed) {
-                    return;
+                    return Some(Cut::HeaderTimeout);
                 }
                 waiting = false;
             }
@@ -121,8 +173,44 @@ async fn connection(
             }
         }
     };
-    if let Err(error) = result {
-        tracing::debug!(%peer, %error, "connection ended early");
+    let error = result.err()?;
+    tracing::debug!(%peer, %error, "connection ended early");
+    Cut::by(error.as_ref())
+}
+
+/// Why a connection was cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// No header came in time, or not all of it.
+    HeaderTimeout,
+    /// Its place was wanted while it had no request.
+    CrowdedOut,
+    /// It took too little of its answer.
+    SlowClient,
+}
+
+impl Cut {
+    fn by(error: &(dyn Error + 'static)) -> Option<Self> {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout) {
+                return Some(Self::HeaderTimeout);
+            }
+            if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+                return Some(Self::SlowClient);
+            }
+            cause = error.source();
+        }
+        None
+    }
+
+    /// The reason in the metrics.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::HeaderTimeout => "header_timeout",
+            Self::CrowdedOut => "crowded_out",
+            Self::SlowClient => "slow_client",
+        }
     }
 }
 
@@ -139,6 +227,15 @@ mod tests {
 
     use super::*;
 
+    const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+    impl Bounds {
+        pub fn lax() -> Self {
+            let drain = Drain::new(Duration::from_secs(30), 1024);
+            Self { most: 16, header_timeout: HEADER_TIMEOUT, drain, metrics: Metrics::new(0) }
+        }
+    }
+
     struct Running {
         address: SocketAddr,
         shutdown: CancellationToken,
@@ -149,7 +246,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
-        tracker.spawn(serve(listener, router, shutdown.clone(), tracker.clone()));
+        tracker.spawn(serve(listener, router, Bounds::lax(), shutdown.clone(), tracker.clone()));
         tracker.close();
         Running { address, shutdown, tracker }
     }

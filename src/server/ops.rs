@@ -133,13 +133,14 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::*;
+    use crate::server::{Bounds, serve};
 
     /// Status and body as a client gets them over a real socket.
     async fn fetched(router: Router, path: &str) -> (u16, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let shutdown = CancellationToken::new();
-        let server = crate::server::serve(listener, router, shutdown.clone(), TaskTracker::new());
+        let server = serve(listener, router, Bounds::lax(), shutdown.clone(), TaskTracker::new());
         let client = async {
             let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
             stream.write_all(request.as_bytes()).await.unwrap();

@@ -1,6 +1,7 @@
 //! POST /v1/segments: one self-contained piece of media in, all outputs and the receipt back as one multipart answer.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Multipart, Query, Request as HttpRequest, State};
@@ -9,13 +10,12 @@ use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::sync::mpsc;
 
 use super::app::{App, origin};
-use super::body;
+use super::body::{self, Answer};
 use super::problem::Problem;
 use crate::protocol::{BinaryHeader, Input, InputContainer, Output, Receipt, ServerMessage};
-use crate::session::{Caller, Outgoing, Wanted};
+use crate::session::{Caller, Fatal, Outgoing, Wanted};
 use crate::telemetry::metrics::Operation;
 
 /// Query parameters.
@@ -56,7 +56,7 @@ async fn respond(app: &App, request: HttpRequest) -> Result<Response, Problem> {
     let multipart = request.headers().get(CONTENT_TYPE).is_some_and(|value| {
         value.to_str().is_ok_and(|value| value.trim_start().to_ascii_lowercase().starts_with("multipart/form-data"))
     });
-    let (messages, _ended) = if multipart {
+    let (answer, _ended) = if multipart {
         let (spec, media) = read_form(app, request).await?;
         let wanted =
             Wanted::segment(spec.input.container, spec.outputs, settings).map_err(|fatal| Problem::from(&fatal))?;
@@ -68,19 +68,20 @@ async fn respond(app: &App, request: HttpRequest) -> Result<Response, Problem> {
         let incoming = body::bounded(body::incoming(app, request.into_body()), app.config.segments.max_bytes);
         body::start(app, caller, wanted, incoming, admitted)
     };
-    collect(app, messages).await.map(|made| made.into_response())
+    collect(app, answer).await.map(|made| made.into_response())
 }
 
 /// The parts `spec` and `media`, in either order; the media bounded by what a segment may hold.
 async fn read_form(app: &App, request: HttpRequest) -> Result<(Spec, Bytes), Problem> {
-    let bad = |error: &dyn std::fmt::Display| Problem::new("bad_request", format!("multipart body: {error}"));
-    let mut form = Multipart::from_request(request, &()).await.map_err(|error| bad(&error))?;
+    let (parts, sent) = request.into_parts();
+    let request = HttpRequest::from_parts(parts, Body::from_stream(body::watched(app, sent)));
+    let mut form = Multipart::from_request(request, &()).await.map_err(|error| broken_form(&error))?;
     let (mut spec, mut media) = (Spec::default(), None);
-    while let Some(mut field) = form.next_field().await.map_err(|error| bad(&error))? {
+    while let Some(mut field) = form.next_field().await.map_err(|error| broken_form(&error))? {
         let name = field.name().unwrap_or_default().to_owned();
         let most = if name == "spec" { 64 << 10 } else { app.config.segments.max_bytes };
         let mut content = BytesMut::new();
-        while let Some(chunk) = field.chunk().await.map_err(|error| bad(&error))? {
+        while let Some(chunk) = field.chunk().await.map_err(|error| broken_form(&error))? {
             if (content.len() + chunk.len()) as u64 > most {
                 return Err(Problem::new("media_limit", format!("the part {name} is over {most} bytes")));
             }
@@ -99,6 +100,18 @@ async fn read_form(app: &App, request: HttpRequest) -> Result<(Spec, Bytes), Pro
     Ok((spec, media))
 }
 
+/// What is wrong with the form, or with how it came.
+fn broken_form(error: &(dyn Error + 'static)) -> Problem {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(fatal) = error.downcast_ref::<Fatal>() {
+            return Problem::from(fatal);
+        }
+        cause = error.source();
+    }
+    Problem::new("bad_request", format!("multipart body: {error}"))
+}
+
 /// What came back.
 struct Made {
     /// By output: MIME type, file name, init and media together.
@@ -106,9 +119,9 @@ struct Made {
     receipts: Vec<Receipt>,
 }
 
-async fn collect(app: &App, mut messages: mpsc::Receiver<Outgoing>) -> Result<Made, Problem> {
+async fn collect(app: &App, mut answer: Answer) -> Result<Made, Problem> {
     let mut made = Made { outputs: BTreeMap::new(), receipts: Vec::new() };
-    while let Some(message) = messages.recv().await {
+    while let Some(message) = answer.next().await {
         match message {
             Outgoing::Binary(BinaryHeader::Init(init), payload) => {
                 let file = format!("{}.mp4", init.output);

@@ -76,8 +76,15 @@ impl Service {
         let ops_shutdown = CancellationToken::new();
         // Its tasks end with the token; nothing of theirs is worth waiting for.
         let ops_tracker = TaskTracker::new();
+        let bounds = super::Bounds::new(&config.connections, metrics.clone());
         let ops_router = ops::router(readiness.clone(), metrics.clone());
-        ops_tracker.spawn(super::serve(ops_listener, ops_router, ops_shutdown.clone(), ops_tracker.clone()));
+        ops_tracker.spawn(super::serve(
+            ops_listener,
+            ops_router,
+            bounds.clone(),
+            ops_shutdown.clone(),
+            ops_tracker.clone(),
+        ));
 
         let pool = Pool::start(workers, Arc::new(Gauges::new(metrics.clone()))).await?;
         let missing = &pool.inventory().missing;
@@ -105,7 +112,7 @@ impl Service {
             config: Arc::new(config),
         };
         let drain = app.config.sessions.drain;
-        tracker.spawn(super::serve(listener, router(app), shutdown.clone(), tracker.clone()));
+        tracker.spawn(super::serve(listener, router(app), bounds, shutdown.clone(), tracker.clone()));
         readiness.started();
         tracing::info!(listen = %address, ops_listen = %ops_address, "ready");
         Ok(Self { address, ops_address, readiness, pool, drain, shutdown, tracker, ops_shutdown })

@@ -4,43 +4,40 @@
 //! pings and a client's going are noticed while the session waits; when that is full, TCP holds the client.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::State;
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use futures_util::stream::{self, SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::stream;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_tungstenite::tungstenite;
 
 use super::admission::Admitted;
 use super::app::{App, origin};
+use super::pace::Pace;
 use super::problem::Problem;
+use super::websocket::{self, Lost, Received, Upgrade};
 use crate::protocol::{
     self, ClientMessage, ErrorMessage, MoveReason, Ready, SUBPROTOCOL, ServerMessage, SessionLimits, Start,
 };
 use crate::session::{self, Caller, Ended, Fatal, Gone, Incoming, Leave, Outgoing, Outlet, Wanted};
 use crate::telemetry::metrics::{Direction, Operation, Origin};
 
+type Reader = websocket::Reader<TokioIo<Upgraded>>;
+type Writer = websocket::Writer<TokioIo<Upgraded>>;
+
 /// Messages that are read ahead of the session.
 const AHEAD_MESSAGES: usize = 64;
-/// How long a client may take to answer a close before the connection is cut.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The close code of a session that goes on elsewhere.
 const MOVED: u16 = 1012;
 
 /// Upgrades, where there is room.
-pub async fn upgrade(
-    State(app): State<App>,
-    headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
-) -> Response {
+pub async fn upgrade(State(app): State<App>, headers: HeaderMap, upgrade: Result<Upgrade, Problem>) -> Response {
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
-        Err(rejection) => return Problem::new("bad_request", rejection.body_text()).into_response(),
+        Err(problem) => return problem.into_response(),
     };
     if !offers_subprotocol(&headers) {
         return Problem::new("bad_request", format!("offer the subprotocol {SUBPROTOCOL}")).into_response();
@@ -50,14 +47,24 @@ pub async fn upgrade(
         Err(problem) => return problem.into_response(),
     };
     let origin = origin(&headers);
-    let most = app.config.sessions.message_bytes as usize;
-    let upgrade = upgrade.protocols([SUBPROTOCOL]).max_message_size(most).max_frame_size(most);
-    // Taken now: the connection's own task may be over before the session's begins.
-    let tracked = app.tracker.token();
-    upgrade.on_upgrade(move |socket| async move {
-        run(app, socket, origin, admitted).await;
-        drop(tracked);
-    })
+    let (response, socket) = upgrade.grant(SUBPROTOCOL, limits(&app));
+    // Of the tracker from now on: the connection's own task may be over before the session's begins.
+    app.tracker.clone().spawn(async move {
+        if let Some((reader, writer)) = socket.await {
+            run(app, reader, writer, origin, admitted).await;
+        }
+    });
+    response
+}
+
+fn limits(app: &App) -> websocket::Limits {
+    let sessions = &app.config.sessions;
+    websocket::Limits {
+        upgrade: app.config.connections.upgrade_timeout,
+        message: sessions.message_bytes as usize,
+        ping: sessions.ping_interval,
+        pong: sessions.pong_timeout,
+    }
 }
 
 fn offers_subprotocol(headers: &HeaderMap) -> bool {
@@ -65,13 +72,12 @@ fn offers_subprotocol(headers: &HeaderMap) -> bool {
     offered.flat_map(|list| list.split(',')).any(|name| name.trim() == SUBPROTOCOL)
 }
 
-async fn run(app: App, socket: WebSocket, origin: Origin, admitted: Admitted) {
-    let (sink, mut stream) = socket.split();
+async fn run(app: App, mut reader: Reader, writer: Writer, origin: Origin, admitted: Admitted) {
     let id = uuid::Uuid::now_v7();
     let span = tracing::info_span!("session", session = %id);
-    let mut socket = Socket { sink, app: app.clone() };
+    let mut socket = Socket { writer, app: app.clone() };
     let ended =
-        tracing::Instrument::instrument(converse(&app, &mut socket, &mut stream, id, origin, &admitted), span).await;
+        tracing::Instrument::instrument(converse(&app, &mut socket, &mut reader, id, origin, &admitted), span).await;
     let (code, reason) = match &ended {
         Ended::Done(_) => (1000, "done"),
         Ended::Fatal(fatal) => (protocol::close_code(fatal.code), fatal.code),
@@ -79,25 +85,14 @@ async fn run(app: App, socket: WebSocket, origin: Origin, admitted: Admitted) {
         Ended::Gone(gone) => (protocol::close_code(gone.code()), gone.code()),
     };
     tracing::info!(session = %id, code, reason, "session ended");
-    let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
-    let closing = async {
-        // What the client still sends is read and dropped: a reset would take what it has not read yet.
-        if socket.sink.send(Message::Close(Some(frame))).await.is_ok() {
-            while let Some(Ok(_)) = stream.next().await {}
-            if reason == "message_too_big" {
-                std::future::pending::<()>().await // What is left of the message can't be read.
-            }
-        }
-    };
-    // Past the time-out the connection is simply dropped.
-    let _ = timeout(CLOSE_TIMEOUT, closing).await;
+    websocket::close(reader, socket.writer, code, reason, app.config.sessions.close_timeout).await;
 }
 
 /// From `start` to the last message.
 async fn converse(
     app: &App,
     socket: &mut Socket,
-    stream: &mut SplitStream<WebSocket>,
+    reader: &mut Reader,
     id: uuid::Uuid,
     origin: Origin,
     admitted: &Admitted,
@@ -112,12 +107,16 @@ async fn converse(
     };
     let server = concat!("segmill/", env!("CARGO_PKG_VERSION")).to_owned();
     let ready = ServerMessage::Ready(Ready { session: id.to_string(), server, limits });
-    if socket.send(Outgoing::Message(ready)).await.is_err() {
-        return Ended::Gone(Gone::Left);
+    if let Err(gone) = socket.send(Outgoing::Message(ready)).await {
+        app.context.metrics.error(gone.code());
+        return Ended::Gone(gone);
     }
-    let wanted = match timeout(config.sessions.start_timeout, first_message(stream)).await {
+    let wanted = match timeout(config.sessions.start_timeout, first_message(reader)).await {
         Ok(Ok(start)) => Wanted::stream(start, &id.to_string(), &app.context.settings, &app.context.tokens),
-        Ok(Err(First::Gone)) => return Ended::Gone(Gone::Left),
+        Ok(Err(First::Gone(gone))) => {
+            app.context.metrics.error(gone.code());
+            return Ended::Gone(gone);
+        }
         Ok(Err(First::Bad(fatal))) => Err(fatal),
         Err(_) => Err(Fatal::new("start_timeout", "no start message came in time")),
     };
@@ -135,13 +134,15 @@ async fn converse(
     let (leave, leaving) = watch::channel(None);
     let session =
         Box::pin(session::run(app.context.clone(), caller, wanted, incoming, socket, leaving, &admitted.reservation));
+    let pings = reader.pings(config.sessions.ping_interval);
     tokio::select! {
         biased;
         ended = session => ended,
-        () = read_ahead(app, stream, ahead, bytes, Farewell { leave, until }) => {
-            app.context.metrics.error(Gone::Left.code());
-            Ended::Gone(Gone::Left)
+        gone = read_ahead(app, reader, ahead, bytes, Farewell { leave, until }) => {
+            app.context.metrics.error(gone.code());
+            Ended::Gone(gone)
         }
+        never = pings => match never {},
     }
 }
 
@@ -189,15 +190,23 @@ impl Farewell {
 /// Reads the socket until the client has gone. After an error or the end of the input it reads on, and drops.
 async fn read_ahead(
     app: &App,
-    stream: &mut SplitStream<WebSocket>,
+    reader: &mut Reader,
     ahead: mpsc::Sender<Ahead>,
     bytes: Arc<Semaphore>,
     farewell: Farewell,
-) {
+) -> Gone {
     let mut ahead = Some(ahead);
+    let mut pace = Pace::new(&app.config.sessions);
+    let progress = reader.progress();
     loop {
+        let next = async {
+            match ahead {
+                Some(_) => pace.wait(|| progress.bytes(), reader.next()).await,
+                None => Ok(reader.next().await),
+            }
+        };
         let next = tokio::select! {
-            next = timeout(app.config.sessions.idle_timeout, stream.next()) => next,
+            next = next => next,
             reason = farewell.reason(app) => {
                 farewell.tell(app, reason, ahead.is_none());
                 ahead = None;
@@ -205,24 +214,19 @@ async fn read_ahead(
             }
         };
         let message = match next {
-            Ok(Some(Ok(Message::Close(_))) | None) => return,
-            Ok(Some(message)) => message,
-            Err(_) if ahead.is_none() => continue,
-            Err(_) => {
-                hand_over(&mut ahead, Err(Fatal::new("idle_timeout", "the client sent nothing for too long")), None)
-                    .await;
-                continue;
-            }
-        };
-        let message = match message {
-            Ok(message) => message,
-            Err(error) => match broken(&error) {
-                Some(fatal) if ahead.is_some() => {
+            Ok(Ok(message)) => message,
+            Ok(Err(lost)) => match meaning(lost) {
+                First::Bad(fatal) if ahead.is_some() => {
                     hand_over(&mut ahead, Err(fatal), None).await;
                     std::future::pending().await
                 }
-                _ => return,
+                First::Bad(_) => return Gone::Left,
+                First::Gone(gone) => return gone,
             },
+            Err(slow) => {
+                hand_over(&mut ahead, Err(slow.fatal()), None).await;
+                continue;
+            }
         };
         if ahead.is_none() {
             continue;
@@ -260,14 +264,14 @@ async fn hand_over(
 }
 
 /// What a message means to the session; None where nothing.
-fn incoming(message: Message) -> Result<Option<Incoming>, Fatal> {
+fn incoming(message: Received) -> Result<Option<Incoming>, Fatal> {
     match message {
-        Message::Binary(mut data) => match data.first() {
+        Received::Binary(mut data) => match data.first() {
             Some(0) => Ok(Some(Incoming::Media(data.split_off(1)))),
             Some(channel) => Err(Fatal::new("bad_message", format!("channel {channel} is not in use"))),
             None => Err(Fatal::new("bad_message", "a binary message starts with its channel")),
         },
-        Message::Text(text) => match parse(&text)? {
+        Received::Text(text) => match parse(&text)? {
             ClientMessage::Finish { channel: 0 } => Ok(Some(Incoming::Finish)),
             ClientMessage::Finish { channel } => {
                 Err(Fatal::new("bad_message", format!("channel {channel} is not in use")))
@@ -275,29 +279,22 @@ fn incoming(message: Message) -> Result<Option<Incoming>, Fatal> {
             ClientMessage::Ack { .. } => Ok(None),
             ClientMessage::Start(_) => Err(Fatal::new("bad_message", "the session has started already")),
         },
-        Message::Ping(_) | Message::Pong(_) | Message::Close(_) => Ok(None),
     }
 }
 
+/// Why there is no message.
 enum First {
-    Gone,
+    Gone(Gone),
     Bad(Fatal),
 }
 
-async fn first_message(stream: &mut SplitStream<WebSocket>) -> Result<Start, First> {
-    loop {
-        match stream.next().await {
-            Some(Ok(Message::Text(text))) => match parse(&text).map_err(First::Bad)? {
-                ClientMessage::Start(start) => return Ok(start),
-                _ => return Err(First::Bad(Fatal::new("bad_message", "the first message must be start"))),
-            },
-            Some(Ok(Message::Binary(_))) => {
-                return Err(First::Bad(Fatal::new("bad_message", "the first message must be start")));
-            }
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Err(error)) => return Err(broken(&error).map_or(First::Gone, First::Bad)),
-            Some(Ok(Message::Close(_))) | None => return Err(First::Gone),
-        }
+async fn first_message(reader: &mut Reader) -> Result<Start, First> {
+    match reader.next().await.map_err(meaning)? {
+        Received::Text(text) => match parse(&text).map_err(First::Bad)? {
+            ClientMessage::Start(start) => Ok(start),
+            _ => Err(First::Bad(Fatal::new("bad_message", "the first message must be start"))),
+        },
+        Received::Binary(_) => Err(First::Bad(Fatal::new("bad_message", "the first message must be start"))),
     }
 }
 
@@ -305,23 +302,20 @@ fn parse(text: &str) -> Result<ClientMessage, Fatal> {
     serde_json::from_str(text).map_err(|error| Fatal::new("bad_message", format!("the message can't be read: {error}")))
 }
 
-/// What the client did wrong, after which its socket can't be read any more; None where it has gone.
-fn broken(error: &axum::Error) -> Option<Fatal> {
-    use tungstenite::Error::{Capacity, Protocol, Utf8};
-    use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
-    // The errors of axum wrap those of tungstenite.
-    let source = std::error::Error::source(error)?.downcast_ref::<tungstenite::Error>()?;
-    match source {
-        Capacity(error) => Some(Fatal::new("message_too_big", error.to_string())),
-        Protocol(ResetWithoutClosingHandshake) => None,
-        Protocol(_) | Utf8(_) => Some(Fatal::new("bad_message", source.to_string())),
-        _ => None,
+/// After what the client did wrong its socket can't be read any more.
+fn meaning(lost: Lost) -> First {
+    match lost {
+        Lost::Left => First::Gone(Gone::Left),
+        Lost::Slow => First::Gone(Gone::Slow),
+        Lost::Silent => First::Gone(Gone::Silent),
+        Lost::Broken(how) => First::Bad(Fatal::new("bad_message", how)),
+        Lost::TooBig(how) => First::Bad(Fatal::new("message_too_big", how)),
     }
 }
 
 /// The socket's writing half.
 struct Socket {
-    sink: SplitSink<WebSocket, Message>,
+    writer: Writer,
     app: App,
 }
 
@@ -351,20 +345,20 @@ impl Outlet for &mut Socket {
 impl Socket {
     /// Returns when the last byte has been handed to the operating system.
     async fn send(&mut self, outgoing: Outgoing) -> Result<(), Gone> {
-        let message = match outgoing {
+        let sent = match outgoing {
             Outgoing::Message(message) => {
                 let text = serde_json::to_string(&message).expect("messages hold only strings and numbers");
-                Message::Text(text.into())
+                self.writer.send_text(text).await
             }
             Outgoing::Binary(header, payload) => {
-                let message = protocol::encode_binary(&header, &payload);
-                self.app.context.metrics.message(Direction::Out, message.len());
-                Message::Binary(message)
+                let head = protocol::binary_head(&header);
+                self.app.context.metrics.message(Direction::Out, head.len() + payload.len());
+                self.writer.send_binary(head, payload).await
             }
         };
-        match timeout(self.app.config.sessions.write_timeout, self.sink.send(message)).await {
-            Ok(sent) => sent.map_err(|_| Gone::Left),
-            Err(_) => Err(Gone::Slow),
-        }
+        sent.map_err(|lost| match lost {
+            Lost::Slow => Gone::Slow,
+            _ => Gone::Left,
+        })
     }
 }

@@ -10,10 +10,9 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::sync::mpsc;
 
 use super::app::{App, origin};
-use super::body;
+use super::body::{self, Answer};
 use super::problem::Problem;
 use crate::job::{Deinterlace, Preset};
 use crate::protocol::{
@@ -107,17 +106,11 @@ async fn respond(
     let wanted = wanted(parameters, app)?;
     let admitted = app.admission.admit()?;
     let caller = Caller { op: Operation::Transcode, origin: origin(headers) };
-    let (mut messages, _ended) = body::start(app, caller, wanted, body::incoming(app, request_body), admitted);
-    let mut first = Vec::new();
-    let mime = loop {
-        match messages.recv().await {
-            Some(Outgoing::Binary(header, payload)) => {
-                first.push(payload);
-                match header {
-                    BinaryHeader::Init(init) => break init.mime,
-                    BinaryHeader::Segment(_) => break "video/mp2t".to_owned(),
-                }
-            }
+    let (mut answer, _ended) = body::start(app, caller, wanted, body::incoming(app, request_body), admitted);
+    let (mime, first) = loop {
+        match answer.next().await {
+            Some(Outgoing::Binary(BinaryHeader::Init(init), payload)) => break (init.mime, payload),
+            Some(Outgoing::Binary(BinaryHeader::Segment(_), payload)) => break ("video/mp2t".to_owned(), payload),
             Some(Outgoing::Message(ServerMessage::Error(error))) => {
                 return Err(app.admission.problem(&error));
             }
@@ -128,7 +121,7 @@ async fn respond(
         }
     };
     let trailers = headers.get_all(header::TE).iter().any(|te| te.to_str().is_ok_and(|te| te.contains("trailers")));
-    let frames = futures_util::stream::unfold(Some((first, messages)), next_frame);
+    let frames = futures_util::stream::unfold(Some((first, answer)), next_frame);
     let mut response = Response::new(Body::new(StreamBody::new(frames)));
     let mime = HeaderValue::from_str(&mime).unwrap_or(HeaderValue::from_static("application/octet-stream"));
     response.headers_mut().insert(header::CONTENT_TYPE, mime);
@@ -138,18 +131,20 @@ async fn respond(
     Ok(response)
 }
 
-type Flow = Option<(Vec<Bytes>, mpsc::Receiver<Outgoing>)>;
+/// What is left of a payload, and where more comes from.
+type Flow = Option<(Bytes, Answer)>;
 
 /// The next bytes of the output; the trailer last. A session that ends early breaks the body off, so that a client
 /// can't take a part for the whole.
 async fn next_frame(flow: Flow) -> Option<(Result<Frame<Bytes>, std::io::Error>, Flow)> {
-    let (mut first, mut messages) = flow?;
-    if let Some(bytes) = first.pop() {
-        return Some((Ok(Frame::data(bytes)), Some((first, messages))));
-    }
+    let (mut payload, mut answer) = flow?;
     loop {
-        match messages.recv().await {
-            Some(Outgoing::Binary(_, payload)) => return Some((Ok(Frame::data(payload)), Some((first, messages)))),
+        if !payload.is_empty() {
+            let piece = answer.piece(&mut payload);
+            return Some((Ok(Frame::data(piece)), Some((payload, answer))));
+        }
+        match answer.next().await {
+            Some(Outgoing::Binary(_, more)) => payload = more,
             Some(Outgoing::Message(ServerMessage::Done(done))) => return Some((Ok(trailer(&done)), None)),
             Some(Outgoing::Message(ServerMessage::Error(error))) => {
                 return break_off(format!("{}: {}", error.code, error.message)).await;

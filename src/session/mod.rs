@@ -108,6 +108,8 @@ pub enum Gone {
     Left,
     /// It did not take in time what was sent to it.
     Slow,
+    /// It didn't answer a ping.
+    Silent,
 }
 
 impl Gone {
@@ -116,6 +118,7 @@ impl Gone {
         match self {
             Self::Left => "client_gone",
             Self::Slow => "slow_client",
+            Self::Silent => "ping_timeout",
         }
     }
 }

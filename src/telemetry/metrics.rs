@@ -130,6 +130,11 @@ impl Metrics {
         self.0.instruments.sessions_rejected.add(1, &[KeyValue::new("reason", reason)]);
     }
 
+    /// A connection was cut off before its client was done with it.
+    pub fn connection_cut(&self, reason: &'static str) {
+        self.0.instruments.connections_cut.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
     /// One whole WebSocket message.
     pub fn message(&self, direction: Direction, bytes: usize) {
         self.0.instruments.websocket_message.record(bytes as u64, &[direction.label()]);
@@ -317,6 +322,7 @@ struct Instruments {
     segments: Counter<u64>,
     segment_errors: Counter<u64>,
     sessions_rejected: Counter<u64>,
+    connections_cut: Counter<u64>,
     websocket_message: Histogram<u64>,
     backpressure: Counter<f64>,
     worker_restarts: Counter<u64>,
@@ -345,6 +351,7 @@ impl Instruments {
             segments: count("segmill_segments_total", "Segments that are over."),
             segment_errors: count("segmill_segment_errors_total", "Failures of segments and sessions by code."),
             sessions_rejected: count("segmill_sessions_rejected_total", "Sessions refused before they began."),
+            connections_cut: count("segmill_connections_cut_total", "Connections that were cut off."),
             websocket_message: meter
                 .u64_histogram("segmill_websocket_message_bytes")
                 .with_description("Sizes of whole WebSocket messages.")
@@ -556,6 +563,7 @@ mod tests {
         metrics.segment_delivered(Operation::Stream, second);
         metrics.error("bad_media");
         metrics.session_rejected("full");
+        metrics.connection_cut("header_timeout");
         metrics.message(Direction::In, 70_000);
         metrics.blocked("delivery", Duration::from_millis(2500));
         metrics.worker_restarted("timeout");
@@ -590,6 +598,7 @@ mod tests {
             plain("segmill_queue_media_seconds", "").to_vec(),
             plain("segmill_sessions", "").to_vec(),
             plain("segmill_sessions_rejected_total", "reason").to_vec(),
+            plain("segmill_connections_cut_total", "reason").to_vec(),
             plain("segmill_backpressure_seconds_total", "stage").to_vec(),
             plain("segmill_worker_restarts_total", "cause").to_vec(),
             plain("segmill_quarantined_jobs_total", "event").to_vec(),

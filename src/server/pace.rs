@@ -1,0 +1,155 @@
+//! How fast a client has to send: a watch that runs only while the service waits for it.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use crate::config::Sessions;
+use crate::session::Fatal;
+
+/// The watch over one client.
+pub struct Pace {
+    idle: Duration,
+    window: Duration,
+    /// Bytes in each window.
+    least: u64,
+    /// Of the window, how long the client has been waited for.
+    waited: Duration,
+    /// What had come when the window began.
+    before: u64,
+}
+
+/// How a client was too slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slow {
+    /// It sent nothing.
+    Idle,
+    /// It sent less than it has to.
+    Trickle,
+}
+
+impl Slow {
+    /// The error that the client is told.
+    pub fn fatal(self) -> Fatal {
+        match self {
+            Self::Idle => Fatal::new("idle_timeout", "the client sent nothing for too long"),
+            Self::Trickle => Fatal::new("too_slow", "the client sent less than the least rate"),
+        }
+    }
+}
+
+impl Pace {
+    pub fn new(sessions: &Sessions) -> Self {
+        let window = sessions.rate_window;
+        let least = u128::from(sessions.min_rate) * window.as_millis() / 1000;
+        Self {
+            idle: sessions.idle_timeout,
+            window,
+            least: u64::try_from(least).unwrap_or(u64::MAX),
+            waited: Duration::ZERO,
+            before: 0,
+        }
+    }
+
+    /// Waits for `next`, a client's next piece of data, for as long as the client may take. `came` tells how many bytes of
+    /// data there have been, pieces that are not whole included. Time between two calls is not the client's.
+    pub async fn wait<T>(&mut self, came: impl Fn() -> u64, next: impl Future<Output = T>) -> Result<T, Slow> {
+        let mut next = pin!(next);
+        let (mut quiet_since, mut known) = (Instant::now(), came());
+        loop {
+            let begun = Instant::now();
+            let silent = begun.duration_since(quiet_since);
+            let left = self.window.saturating_sub(self.waited).min(self.idle.saturating_sub(silent));
+            let result = timeout(left, next.as_mut()).await;
+            self.waited += begun.elapsed();
+            let now_known = came();
+            if result.is_err() && quiet_since.elapsed() >= self.idle {
+                if now_known == known {
+                    return Err(Slow::Idle);
+                }
+                // Part of a piece has come: how slow it may be, the rate says.
+                (quiet_since, known) = (Instant::now(), now_known);
+            }
+            if self.waited >= self.window {
+                if now_known - self.before < self.least {
+                    return Err(Slow::Trickle);
+                }
+                (self.waited, self.before) = (Duration::ZERO, now_known);
+            }
+            if let Ok(next) = result {
+                return Ok(next);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(60);
+
+    fn pace(least: u64) -> Pace {
+        Pace { idle: Duration::from_secs(60), window: WINDOW, least, waited: Duration::ZERO, before: 0 }
+    }
+
+    /// Pieces of `bytes` bytes, of which one byte comes every `each`; how many are whole before the client is given up.
+    async fn pieces(mut pace: Pace, bytes: u64, each: Duration, most: usize) -> (usize, Option<Slow>) {
+        let came = Cell::new(0);
+        for whole in 0..most {
+            let piece = async {
+                for _ in 0..bytes {
+                    sleep(each).await;
+                    came.set(came.get() + 1);
+                }
+            };
+            if let Err(slow) = pace.wait(|| came.get(), piece).await {
+                return (whole, Some(slow));
+            }
+        }
+        (most, None)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trickle_is_given_up_after_a_window_in_pieces_of_any_size() {
+        for bytes in [1, 7, 10_000] {
+            let begun = Instant::now();
+            let (_, slow) = pieces(pace(61), bytes, Duration::from_secs(1), usize::MAX).await;
+            assert_eq!((slow, begun.elapsed()), (Some(Slow::Trickle), WINDOW), "{bytes}");
+        }
+        // Just fast enough.
+        let second = Duration::from_millis(999);
+        assert_eq!(pieces(pace(60), 1, second, 1000).await, (1000, None));
+        assert_eq!(pieces(pace(60), 1000, second, 1).await, (1, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_at_all_is_idle() {
+        let begun = Instant::now();
+        let slow = pace(1).wait(|| 0, std::future::pending::<()>()).await;
+        assert_eq!((slow, begun.elapsed()), (Err(Slow::Idle), Duration::from_secs(60)));
+        // Without a least rate it is the only thing that is asked for.
+        let each = Duration::from_secs(59);
+        assert_eq!(pieces(pace(0), 10, each, 10).await, (10, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_for_which_the_client_is_held_back_is_not_its_own() {
+        let mut pace = pace(61);
+        let came = Cell::new(0);
+        for _ in 0..1000 {
+            let piece = async {
+                sleep(Duration::from_millis(50)).await;
+                came.set(came.get() + 100);
+            };
+            pace.wait(|| came.get(), piece).await.unwrap();
+            // The service is busy with it: 100 bytes in ten minutes are fast enough then.
+            sleep(Duration::from_secs(600)).await;
+        }
+    }
+}
