@@ -115,8 +115,11 @@ printf "\\000\\000\\000\\$(printf '%o' ${#header})%sx" "$header" > corpus/protoc
 printf '\000\000\000\007\0001.22\000\000' > corpus/ipc/hello
 printf '\000\000\000\005\001\000abc\000\000\000\006\002\000\002\001xy\000\000\000\005\003\001\002\003\004' > corpus/ipc/answer
 
-mkdir -p corpus/resume corpus/token
+mkdir -p corpus/resume corpus/token corpus/bearer
 for seed in corpus/path/*.{mp4,webm,mkv,ts}; do
     { printf '\005'; tail -c +2 "$seed"; } > "corpus/resume/$(basename "$seed")"
 done
 printf '\000AQ' > corpus/token/short
+printf '\000 Bearer a.b.c\n!segmill.v1, bearer.a.b.c' > corpus/bearer/two
+printf '\001{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"1","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}' \
+    > corpus/bearer/jwks

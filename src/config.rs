@@ -3,6 +3,9 @@
 //! Nothing else reads the environment. A bad value, an unknown flag or an unknown `SEGMILL_*` variable stops the start
 //! with exit code [`USAGE`].
 
+mod auth;
+mod keys;
+
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -10,6 +13,9 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use tracing_subscriber::EnvFilter;
+
+pub use self::auth::{Auth, is_loopback};
+pub use self::keys::{VerifyingKey, VerifyingKeys};
 
 /// Exit code of a wrong command line or environment (`EX_USAGE` of sysexits.h).
 pub const USAGE: u8 = 64;
@@ -35,6 +41,7 @@ pub struct Config {
     pub connections: Connections,
     pub sessions: Sessions,
     pub resume: Resume,
+    pub auth: Auth,
     pub clocks: WorkerClocks,
     pub poison: Poison,
     pub sandbox: Sandbox,
@@ -55,6 +62,7 @@ impl Config {
             return Err(ConfigError::SamePort(listen));
         }
         args.resume.keys.check()?;
+        args.auth.check()?;
         let cpus = available_cpus();
         let workers = args.workers.map_or(cpus, usize::from);
         if args.segments.max_gop < Duration::from_millis(u64::from(args.segments.segment_ms)) {
@@ -72,6 +80,7 @@ impl Config {
             connections: args.connections,
             sessions: args.sessions,
             resume: args.resume,
+            auth: args.auth,
             clocks: args.clocks,
             poison: args.poison,
             sandbox: args.sandbox,
@@ -140,6 +149,8 @@ pub struct ServeArgs {
     pub sessions: Sessions,
     #[command(flatten)]
     pub resume: Resume,
+    #[command(flatten)]
+    pub auth: Auth,
     #[command(flatten)]
     pub clocks: WorkerClocks,
     #[command(flatten)]

@@ -392,6 +392,8 @@ pub enum MoveReason {
     Drain,
     /// The session has lasted as long as one may.
     SessionLimit,
+    /// The bearer token with which it began has expired: go on with a new one.
+    TokenExpired,
 }
 
 /// What rides along with the media: sent with the segment that was cut next after it was read.
@@ -636,7 +638,10 @@ pub fn http_status(code: &str) -> u16 {
 fn status_of(code: &str) -> (u16, u16) {
     match code {
         "bad_message" | "bad_request" | "resume_mismatch" => (4400, 400),
-        "resume_forged" | "resume_expired" => (1008, 403),
+        "resume_forged" | "resume_expired" | "forbidden_origin" => (1008, 403),
+        "unauthorized" | "token_expired" => (1008, 401),
+        "quota_exceeded" => (1013, 429),
+        "keys_unavailable" => (1013, 503),
         "client_gone" => (1000, 400),
         "idle_timeout" | "start_timeout" | "ping_timeout" | "slow_client" | "too_slow" => (4408, 408),
         "resolution_limit" | "media_limit" | "scratch_full" | "gop_too_long" => (4413, 413),

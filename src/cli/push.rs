@@ -9,6 +9,7 @@ mod progress;
 mod report;
 mod source;
 mod store;
+mod token;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use axum::http::Uri;
 use clap::Args;
 
+use self::token::Token;
 use super::serve::serve_embedded;
 use crate::config::{Config, ConfigError};
 use crate::protocol::{Done, Mode, Output as OutputRequest, Start};
@@ -33,6 +35,7 @@ Exit codes:
   3   the service refused the input (close codes 1008, and 4400 to 4499)
   4   no connection, or it was lost and could not be made again
   5   done, but some segments failed
+  6   the service does not let this client in: its token, or where it comes from
   64  wrong command line or environment";
 
 /// `segmill push`'s flags.
@@ -46,6 +49,10 @@ pub struct PushArgs {
     /// connection ends early. Without it one runs inside this process, set by SEGMILL_* variables
     #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = service_url)]
     to: Vec<String>,
+
+    /// What the service asks for; @FILE is read again for each connection. It is sent in the clear, as all is over ws
+    #[arg(long, env = "SEGMILL_TOKEN", value_name = "TOKEN|@FILE", hide_env_values = true, value_parser = token)]
+    token: Option<Token>,
 
     /// Connections in a row that may fail without a segment before it is given up; 0: the first that ends early
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1000))]
@@ -86,6 +93,7 @@ pub struct Plan {
     file: PathBuf,
     service: Target,
     out: Option<PathBuf>,
+    token: Option<Token>,
     start: Start,
     patience: client::Patience,
     real_time: bool,
@@ -100,7 +108,9 @@ enum Target {
 
 impl PushArgs {
     /// Checks all that can be wrong before anything is opened.
-    pub fn check(self, environment: Vec<(OsString, OsString)>) -> Result<Plan, ConfigError> {
+    pub fn check(self, mut environment: Vec<(OsString, OsString)>) -> Result<Plan, ConfigError> {
+        // The service's settings are all others.
+        environment.retain(|(name, _)| name != "SEGMILL_TOKEN");
         let outputs = self.outputs.as_deref().map(requested).transpose().map_err(ConfigError::Value)?;
         let service = match self.to {
             urls if !urls.is_empty() => Target::Urls(urls),
@@ -121,12 +131,17 @@ impl PushArgs {
             file: self.file,
             service,
             out: self.out,
+            token: self.token,
             start,
             patience,
             real_time: self.real_time,
             json: self.json,
         })
     }
+}
+
+fn token(text: &str) -> Result<Token, std::convert::Infallible> {
+    Ok(Token::of(text))
 }
 
 fn requested(outputs: &str) -> Result<Vec<OutputRequest>, String> {
@@ -198,7 +213,8 @@ async fn run(plan: Plan) -> Result<Done, PushError> {
         }
     };
     let mut output = output::Output::new(store, source.length(), plan.json);
-    let result = client::run(&urls, plan.start, source, plan.real_time, plan.patience, &mut output).await;
+    let services = client::Services { urls: &urls, token: plan.token.as_ref() };
+    let result = client::run(services, plan.start, source, plan.real_time, plan.patience, &mut output).await;
     let finished = output.finish(result.as_ref().ok()).await.map_err(client::Error::Output);
     if let Some((service, logs)) = service {
         service.stop().await;
@@ -212,6 +228,7 @@ async fn run(plan: Plan) -> Result<Done, PushError> {
 fn exit_code(error: &PushError) -> ExitCode {
     let code = match error {
         PushError::Session(client::Error::Refused { close: 1008 | 4400..=4499, .. }) => 3,
+        PushError::Session(client::Error::Denied { .. }) => 6,
         PushError::Session(
             client::Error::Connect { .. }
             | client::Error::Lost(_)

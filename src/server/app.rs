@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::Admission;
+use super::auth::Auth;
 use crate::config::Config;
 use crate::session::Context;
 use crate::telemetry::metrics::Origin;
@@ -17,6 +18,7 @@ pub struct App {
     pub context: Arc<Context>,
     pub config: Arc<Config>,
     pub admission: Admission,
+    pub auth: Arc<Auth>,
     /// Cancelled when no more input is to be read.
     pub draining: CancellationToken,
     /// Every session's task.

@@ -8,6 +8,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::app::App;
+use super::auth::Share;
 use super::pace::Pace;
 use super::wire::{Counter, Drain};
 use crate::session::{self, Caller, Ended, Fatal, Gone, Incoming, Outgoing, Outlet, Wanted};
@@ -61,14 +62,14 @@ pub(super) fn start(
     caller: Caller,
     wanted: Wanted,
     incoming: impl Stream<Item = Result<Incoming, Fatal>> + Send + 'static,
-    admitted: super::admission::Admitted,
+    (admitted, share): (super::admission::Admitted, Share),
 ) -> (Answer, tokio::task::JoinHandle<Ended>) {
     let (outlet, answer) = channel(Drain::of(&app.config.connections));
     let context = Arc::clone(&app.context);
     let session = async move {
         let ended =
             session::run(context, caller, wanted, incoming, outlet, session::stays(), &admitted.reservation).await;
-        drop(admitted);
+        drop((admitted, share));
         ended
     };
     (answer, app.tracker.spawn(session))

@@ -49,10 +49,13 @@ pub fn openapi() -> Value {
         let mut responses = extra;
         for (status, why) in [
             ("400", "the request can't be read"),
+            ("401", "no token, or one that is not taken; WWW-Authenticate says why"),
+            ("403", "a page of an origin that is not allowed"),
             ("408", "the client sent nothing for too long"),
             ("413", "over a limit"),
             ("415", "container or codec not supported"),
             ("422", "bad media, or outputs that can't be made of it"),
+            ("429", "the token's owner has as many sessions as it may; Retry-After says when to try again"),
             ("500", "a fault of the service"),
             ("503", "full or closing; Retry-After says when to try again"),
         ] {
@@ -89,8 +92,8 @@ pub fn openapi() -> Value {
         })
     };
     let (segments_post, segments_put) = (segments(&mut schemas, "segments"), segments(&mut schemas, "segmentsUpload"));
-    let document = |id: &str, summary: &str| {
-        json!({"get": {"operationId": id, "summary": summary, "responses":
+    let document = |id: &str, summary: &str, security: Value| {
+        json!({"get": {"operationId": id, "summary": summary, "security": security, "responses":
             {"200": {"description": summary, "content": {"application/json": {"schema": {"type": "object"}}}}}}})
     };
     json!({
@@ -99,11 +102,16 @@ pub fn openapi() -> Value {
         "paths": {
             "/v1/transcode": {"post": post, "put": put},
             "/v1/segments": {"post": segments_post, "put": segments_put},
-            "/v1/capabilities": document("capabilities", "Containers, codecs, elements, limits, versions"),
-            "/v1/openapi.json": document("openapi", "This document"),
-            "/v1/asyncapi.json": document("asyncapi", "The WebSocket's contract"),
+            "/v1/capabilities": document(
+                "capabilities", "Containers, codecs, elements, limits, versions", json!([{"bearer": []}, {}])),
+            "/v1/openapi.json": document("openapi", "This document", json!([])),
+            "/v1/asyncapi.json": document("asyncapi", "The WebSocket's contract", json!([])),
         },
-        "components": {"schemas": schemas.components()},
+        "components": {"schemas": schemas.components(), "securitySchemes": {"bearer": {
+            "type": "http", "scheme": "bearer", "bearerFormat": "JWT",
+            "description": "Where the service has keys: docs/protocol.md, tokens and origins"}}},
+        // Either: a service without keys asks for none.
+        "security": [{"bearer": []}, {}],
     })
 }
 
@@ -136,7 +144,13 @@ pub fn asyncapi() -> Value {
             "receive": operation("receive", ["client", "media"]),
             "send": operation("send", ["server", "binary"]),
         },
-        "components": {"schemas": schemas.components()},
+        "servers": {"service": {"host": "localhost:8080", "protocol": "ws", "security": [
+            {"$ref": "#/components/securitySchemes/header"}, {"$ref": "#/components/securitySchemes/subprotocol"}]}},
+        "components": {"schemas": schemas.components(), "securitySchemes": {
+            "header": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT",
+                "description": "Where the service has keys"},
+            "subprotocol": {"type": "httpApiKey", "name": "Sec-WebSocket-Protocol", "in": "header",
+                "description": "For browsers: a second offered subprotocol, bearer. and the token"}}},
     })
 }
 

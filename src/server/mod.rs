@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod app;
+pub mod auth;
 mod body;
 mod contract;
 pub mod ops;

@@ -21,6 +21,7 @@ pub struct Readiness(Arc<Reasons>);
 #[derive(Default)]
 struct Reasons {
     started: AtomicBool,
+    without_keys: AtomicBool,
     full: AtomicBool,
     draining: AtomicBool,
     capacity: OnceLock<Capacity>,
@@ -31,6 +32,8 @@ struct Reasons {
 pub enum NotReady {
     /// No worker is ready yet.
     Starting,
+    /// No token can be verified yet.
+    Keys,
     /// All places for sessions are taken, or another session would be more than can be met.
     Full,
     /// The process is going to end; it won't be ready again.
@@ -42,6 +45,7 @@ impl NotReady {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Starting => "starting",
+            Self::Keys => "keys",
             Self::Full => "full",
             Self::Draining => "draining",
         }
@@ -57,6 +61,11 @@ impl Readiness {
     /// Work can be done from now on.
     pub fn started(&self) {
         self.0.started.store(true, Ordering::Release);
+    }
+
+    /// Whether tokens can be verified, where any is asked for.
+    pub fn set_keys(&self, known: bool) {
+        self.0.without_keys.store(!known, Ordering::Release);
     }
 
     /// Whether all places are taken.
@@ -80,6 +89,8 @@ impl Readiness {
             Err(NotReady::Draining)
         } else if !self.0.started.load(Ordering::Acquire) {
             Err(NotReady::Starting)
+        } else if self.0.without_keys.load(Ordering::Acquire) {
+            Err(NotReady::Keys)
         } else if self.0.full.load(Ordering::Acquire)
             || self.0.capacity.get().is_some_and(|capacity| capacity.is_full(Instant::now()))
         {
@@ -162,6 +173,9 @@ mod tests {
         assert_eq!(ready().await, (503, r#"{"ready":false,"reason":"starting"}"#.to_owned()));
         readiness.started();
         assert_eq!(ready().await, (200, r#"{"ready":true}"#.to_owned()));
+        readiness.set_keys(false);
+        assert_eq!(ready().await, (503, r#"{"ready":false,"reason":"keys"}"#.to_owned()));
+        readiness.set_keys(true);
         readiness.set_full(true);
         assert_eq!(ready().await, (503, r#"{"ready":false,"reason":"full"}"#.to_owned()));
         readiness.set_full(false);

@@ -11,6 +11,7 @@ use tracing::Instrument;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::app::App;
+use super::auth;
 use super::problem::Problem;
 use super::{contract, segments, stream, transcode};
 use crate::telemetry;
@@ -22,6 +23,8 @@ pub fn router(app: App) -> Router {
         .route("/v1/segments", post(segments::segments).put(segments::segments))
         .route("/v1/transcode", post(transcode::transcode).put(transcode::transcode))
         .route("/v1/capabilities", get(capabilities))
+        .route_layer(middleware::from_fn_with_state(app.auth.clone(), auth::tokens))
+        // How to ask needs no token.
         .route("/v1/openapi.json", get(|| async { Json(contract::openapi()) }))
         .route("/v1/asyncapi.json", get(|| async { Json(contract::asyncapi()) }))
         .fallback(|| async { Problem::with_status(StatusCode::NOT_FOUND.as_u16(), "not_found", "no such resource") })
@@ -30,6 +33,8 @@ pub fn router(app: App) -> Router {
         })
         // Bodies are streams, bounded where they are read.
         .layer(DefaultBodyLimit::disable())
+        .layer(app.auth.cors())
+        .layer(middleware::from_fn_with_state(app.auth.clone(), auth::origins))
         .layer(middleware::from_fn(trace))
         .with_state(app)
 }

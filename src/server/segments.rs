@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::app::{App, origin};
+use super::auth::Access;
 use super::body::{self, Answer};
 use super::problem::Problem;
 use crate::protocol::{BinaryHeader, Input, InputContainer, Output, Receipt, ServerMessage};
@@ -51,7 +52,9 @@ async fn respond(app: &App, request: HttpRequest) -> Result<Response, Problem> {
     let origin = origin(request.headers());
     let parameters = Query::<Parameters>::try_from_uri(request.uri());
     let Query(parameters) = parameters.map_err(|rejection| Problem::new("bad_request", rejection.body_text()))?;
-    let admitted = app.admission.admit()?;
+    let share = Access::of(request.extensions()).open(app)?;
+    let allowance = share.allowance();
+    let admitted = (app.admission.admit()?, share);
     let caller = Caller { op: Operation::Segments, origin };
     let multipart = request.headers().get(CONTENT_TYPE).is_some_and(|value| {
         value.to_str().is_ok_and(|value| value.trim_start().to_ascii_lowercase().starts_with("multipart/form-data"))
@@ -60,13 +63,13 @@ async fn respond(app: &App, request: HttpRequest) -> Result<Response, Problem> {
         let (spec, media) = read_form(app, request).await?;
         let wanted =
             Wanted::segment(spec.input.container, spec.outputs, settings).map_err(|fatal| Problem::from(&fatal))?;
-        body::start(app, caller, wanted, body::once(media), admitted)
+        body::start(app, caller, wanted.within(allowance), body::once(media), admitted)
     } else {
         let outputs = parameters.outputs.as_deref().map(serde_json::from_str).transpose();
         let outputs = outputs.map_err(|error| Problem::new("bad_request", format!("outputs: {error}")))?;
         let wanted = Wanted::segment(parameters.container, outputs, settings).map_err(|fatal| Problem::from(&fatal))?;
         let incoming = body::bounded(body::incoming(app, request.into_body()), app.config.segments.max_bytes);
-        body::start(app, caller, wanted, incoming, admitted)
+        body::start(app, caller, wanted.within(allowance), incoming, admitted)
     };
     collect(app, answer).await.map(|made| made.into_response())
 }

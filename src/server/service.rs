@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::admission::Admission;
 use super::app::App;
+use super::auth::Auth;
 use super::ops;
 use super::router::router;
 use crate::config::{Config, Resume, SandboxMode};
@@ -36,6 +37,8 @@ pub enum StartError {
     Signals(io::Error),
     #[error("the path of this program is not known: {0}")]
     Program(io::Error),
+    #[error("the keys of tokens can't be fetched: {0}")]
+    Keys(io::Error),
     #[error("there is no randomness for a key: {0}")]
     Randomness(#[from] getrandom::Error),
     #[error(transparent)]
@@ -86,6 +89,19 @@ impl Service {
             ops_tracker.clone(),
         ));
 
+        let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let (auth, fetcher) = Auth::new(&config.auth, metrics.clone()).map_err(StartError::Keys)?;
+        let auth = Arc::new(auth);
+        if let Some(fetcher) = fetcher {
+            readiness.set_keys(false);
+            tracker.spawn(shutdown.clone().run_until_cancelled_owned(fetcher.run()));
+            let (auth, readiness) = (auth.clone(), readiness.clone());
+            tracker.spawn(shutdown.clone().run_until_cancelled_owned(async move {
+                auth.keys().await;
+                readiness.set_keys(true);
+            }));
+        }
+
         let pool = Pool::start(workers, Arc::new(Gauges::new(metrics.clone()))).await?;
         let missing = &pool.inventory().missing;
         if !missing.is_empty() {
@@ -97,7 +113,6 @@ impl Service {
             Arc::new(Gauges::new(metrics.clone())),
         );
         readiness.watch(capacity.clone());
-        let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
         let app = App {
             context: Arc::new(Context {
                 pool: pool.clone(),
@@ -107,6 +122,7 @@ impl Service {
                 tokens: tokens(&config.resume)?,
             }),
             admission: Admission::new(config.max_sessions, capacity, shutdown.clone(), metrics, readiness.clone()),
+            auth,
             draining: shutdown.clone(),
             tracker: tracker.clone(),
             config: Arc::new(config),

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
@@ -16,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::admission::Admitted;
 use super::app::{App, origin};
+use super::auth::{Access, Share};
 use super::pace::Pace;
 use super::problem::Problem;
 use super::websocket::{self, Lost, Received, Upgrade};
@@ -34,7 +36,12 @@ const AHEAD_MESSAGES: usize = 64;
 const MOVED: u16 = 1012;
 
 /// Upgrades, where there is room.
-pub async fn upgrade(State(app): State<App>, headers: HeaderMap, upgrade: Result<Upgrade, Problem>) -> Response {
+pub async fn upgrade(
+    State(app): State<App>,
+    Extension(access): Extension<Access>,
+    headers: HeaderMap,
+    upgrade: Result<Upgrade, Problem>,
+) -> Response {
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
         Err(problem) => return problem.into_response(),
@@ -42,7 +49,8 @@ pub async fn upgrade(State(app): State<App>, headers: HeaderMap, upgrade: Result
     if !offers_subprotocol(&headers) {
         return Problem::new("bad_request", format!("offer the subprotocol {SUBPROTOCOL}")).into_response();
     }
-    let admitted = match app.admission.admit() {
+    let admitted = access.open(&app).and_then(|share| Ok((app.admission.admit()?, share)));
+    let admitted = match admitted {
         Ok(admitted) => admitted,
         Err(problem) => return problem.into_response(),
     };
@@ -51,7 +59,7 @@ pub async fn upgrade(State(app): State<App>, headers: HeaderMap, upgrade: Result
     // Of the tracker from now on: the connection's own task may be over before the session's begins.
     app.tracker.clone().spawn(async move {
         if let Some((reader, writer)) = socket.await {
-            run(app, reader, writer, origin, admitted).await;
+            run(app, reader, writer, (origin, access), admitted).await;
         }
     });
     response
@@ -72,12 +80,12 @@ fn offers_subprotocol(headers: &HeaderMap) -> bool {
     offered.flat_map(|list| list.split(',')).any(|name| name.trim() == SUBPROTOCOL)
 }
 
-async fn run(app: App, mut reader: Reader, writer: Writer, origin: Origin, admitted: Admitted) {
+async fn run(app: App, mut reader: Reader, writer: Writer, who: (Origin, Access), admitted: (Admitted, Share)) {
     let id = uuid::Uuid::now_v7();
     let span = tracing::info_span!("session", session = %id);
     let mut socket = Socket { writer, app: app.clone() };
     let ended =
-        tracing::Instrument::instrument(converse(&app, &mut socket, &mut reader, id, origin, &admitted), span).await;
+        tracing::Instrument::instrument(converse(&app, &mut socket, &mut reader, id, who, &admitted), span).await;
     let (code, reason) = match &ended {
         Ended::Done(_) => (1000, "done"),
         Ended::Fatal(fatal) => (protocol::close_code(fatal.code), fatal.code),
@@ -94,12 +102,14 @@ async fn converse(
     socket: &mut Socket,
     reader: &mut Reader,
     id: uuid::Uuid,
-    origin: Origin,
-    admitted: &Admitted,
+    (origin, access): (Origin, Access),
+    (admitted, share): &(Admitted, Share),
 ) -> Ended {
     let config = &app.config;
     let limit = config.sessions.session_limit;
-    let until = (!limit.is_zero()).then(|| Instant::now() + limit);
+    let lasts = (!limit.is_zero()).then(|| (Instant::now() + limit, MoveReason::SessionLimit));
+    let holds = access.until.map(|until| (until, MoveReason::TokenExpired));
+    let until = lasts.into_iter().chain(holds).min_by_key(|(until, _)| *until);
     let limits = SessionLimits {
         message_bytes: config.sessions.message_bytes,
         segment_bytes: config.segments.max_bytes,
@@ -121,7 +131,7 @@ async fn converse(
         Err(_) => Err(Fatal::new("start_timeout", "no start message came in time")),
     };
     let wanted = match wanted {
-        Ok(wanted) => wanted,
+        Ok(wanted) => wanted.within(share.allowance()),
         Err(fatal) => return socket.refuse(fatal).await,
     };
     let (ahead, session_end) = mpsc::channel(AHEAD_MESSAGES);
@@ -156,8 +166,8 @@ fn read_ahead_bytes(message_bytes: u64) -> usize {
 /// Tells a session when it has to leave.
 struct Farewell {
     leave: watch::Sender<Option<Leave>>,
-    /// When it has lasted as long as one may.
-    until: Option<Instant>,
+    /// When it has lasted as long as it may, and why so.
+    until: Option<(Instant, MoveReason)>,
 }
 
 impl Farewell {
@@ -166,13 +176,16 @@ impl Farewell {
         let told = self.leave.borrow().map(|leave| leave.reason);
         let limit = async {
             match self.until {
-                Some(until) if told.is_none() => sleep_until(until).await,
+                Some((until, reason)) if told.is_none() => {
+                    sleep_until(until).await;
+                    reason
+                }
                 _ => std::future::pending().await,
             }
         };
         tokio::select! {
             () = app.draining.cancelled(), if told != Some(MoveReason::Drain) => MoveReason::Drain,
-            () = limit => MoveReason::SessionLimit,
+            reason = limit => reason,
         }
     }
 

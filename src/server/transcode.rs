@@ -1,5 +1,6 @@
 //! POST (or PUT, as `curl -T` does) /v1/transcode: a whole file or a live stream in, one output out as it is made.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -12,6 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::app::{App, origin};
+use super::auth::Access;
 use super::body::{self, Answer};
 use super::problem::Problem;
 use crate::job::{Deinterlace, Preset};
@@ -86,11 +88,12 @@ pub enum AudioParameter {
 /// Answers when the first bytes of the output are there: until then a refusal still has its own status.
 pub async fn transcode(
     State(app): State<App>,
+    Extension(access): Extension<Access>,
     headers: HeaderMap,
     parameters: Result<Query<Parameters>, QueryRejection>,
     request_body: Body,
 ) -> Response {
-    match respond(&app, &headers, parameters, request_body).await {
+    match respond(&app, &access, &headers, parameters, request_body).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
     }
@@ -98,13 +101,16 @@ pub async fn transcode(
 
 async fn respond(
     app: &App,
+    access: &Access,
     headers: &HeaderMap,
     parameters: Result<Query<Parameters>, QueryRejection>,
     request_body: Body,
 ) -> Result<Response, Problem> {
     let Query(parameters) = parameters.map_err(|rejection| Problem::new("bad_request", rejection.body_text()))?;
     let wanted = wanted(parameters, app)?;
-    let admitted = app.admission.admit()?;
+    let share = access.open(app)?;
+    let wanted = wanted.within(share.allowance());
+    let admitted = (app.admission.admit()?, share);
     let caller = Caller { op: Operation::Transcode, origin: origin(headers) };
     let (mut answer, _ended) = body::start(app, caller, wanted, body::incoming(app, request_body), admitted);
     let (mime, first) = loop {

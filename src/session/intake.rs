@@ -155,6 +155,12 @@ struct Intake<'a> {
     all_cut: bool,
 }
 
+/// What is taken of the caller's quotas.
+enum Due {
+    Bytes(u64),
+    Pixels(u64),
+}
+
 /// How a segmenter begins.
 enum Begin<'a> {
     Beginning,
@@ -183,7 +189,10 @@ impl Intake<'_> {
                 next = incoming.next() => next,
             };
             match next {
-                Some(Ok(Incoming::Media(bytes))) => self.media(bytes).await?,
+                Some(Ok(Incoming::Media(bytes))) => {
+                    self.pay(Due::Bytes(bytes.len() as u64)).await;
+                    self.media(bytes).await?
+                }
                 Some(Ok(Incoming::Finish)) | None => break,
                 Some(Err(fatal)) => return Err(fatal),
             }
@@ -381,6 +390,7 @@ impl Intake<'_> {
         self.demand(&segment, &jobs);
         let (level, late) = self.level(&jobs, &segment, claim);
         let jobs = jobs.at(&level);
+        let pixels = if late { 0 } else { jobs.pixels() };
         let context = self.context.clone();
         let made = async move { if late { jobs.late() } else { jobs.run(&context.pool, claim).await } };
         let pending = Pending {
@@ -397,6 +407,8 @@ impl Intake<'_> {
         self.hand_on(Slot::Segment(Box::new(pending))).await?;
         let waiting = self.context.pool.snapshot().queued > 0;
         self.press(if waiting { PressureLevel::Some } else { PressureLevel::None }, complete_at.elapsed());
+        // Paid behind the work: a segment is never late for it, only the next comes later.
+        self.pay(Due::Pixels(pixels)).await;
         Ok(())
     }
 
@@ -457,6 +469,27 @@ impl Intake<'_> {
         let choice = degrader.next(left, waits, |index| levels.get(index).and_then(takes));
         let (Choice::Level(index) | Choice::Late(index)) = choice;
         (levels.get(index).cloned().unwrap_or_default(), matches!(choice, Choice::Late(_)))
+    }
+
+    /// Waits until the caller's quota allows for it; not where the session is to be left.
+    async fn pay(&mut self, due: Due) {
+        let begun = tokio::time::Instant::now();
+        let mut leaving = self.ways.leaving.clone();
+        let allowance = &mut self.wanted.allowance;
+        if allowance.is_unlimited() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = async {
+                match due {
+                    Due::Bytes(bytes) => allowance.bytes.take(bytes).await,
+                    Due::Pixels(pixels) => allowance.pixels.take(pixels).await,
+                }
+            } => {}
+            () = stops_reading(&mut leaving) => {}
+        }
+        self.context.metrics.blocked("quota", begun.elapsed());
     }
 
     /// Tells the client when the level changes; a notice that finds no room is not worth waiting for.

@@ -4,6 +4,7 @@
 //! places are taken it stops reading, and that is the only backpressure. [`delivery`] waits for the segments in
 //! order, muxes and sends them. Sockets and HTTP bodies stay outside, behind [`Incoming`] and [`Outlet`].
 
+mod allowance;
 mod captions;
 mod degrade;
 mod delivery;
@@ -23,6 +24,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::sync::{Semaphore, mpsc};
 
+pub use allowance::{Allowance, Meter, Rate};
 pub use resume::{Leave, Leaving, Tokens, stays};
 pub use scratch::Scratch;
 pub use wanted::Wanted;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::resume::{Survival, Tokens};
-use super::{Fatal, Settings};
+use super::{Allowance, Fatal, Settings};
 use crate::ladder::{self, Request};
 use crate::protocol::{CutOn, InputContainer, Mode, Output, Start};
 
@@ -28,6 +28,8 @@ pub struct Wanted {
     pub(super) cut_on_splices: bool,
     /// None for what ends with its connection.
     pub(super) survival: Option<Survival>,
+    /// What its caller may take a second.
+    pub(super) allowance: Allowance,
 }
 
 impl Wanted {
@@ -43,7 +45,17 @@ impl Wanted {
         let request = outputs(start.outputs, settings)?;
         let Start { input, mode, segment_ms, cut_on, .. } = start;
         let cut_on_splices = cut_on.contains(&CutOn::Scte35);
-        Ok(Self { container: input.container, mode, segment_ms, deadline, request, cut_on_splices, survival })
+        let allowance = Allowance::default();
+        Ok(Self {
+            container: input.container,
+            mode,
+            segment_ms,
+            deadline,
+            request,
+            cut_on_splices,
+            survival,
+            allowance,
+        })
     }
 
     /// One piece of media that is one segment. Without `requested`, the `auto` ladder.
@@ -61,7 +73,13 @@ impl Wanted {
             request,
             cut_on_splices: false,
             survival: None,
+            allowance: Allowance::default(),
         })
+    }
+
+    /// The same for a caller who may take so much.
+    pub fn within(self, allowance: Allowance) -> Self {
+        Self { allowance, ..self }
     }
 
     /// A file or stream as one output, of which the source may lack the video or the audio.
@@ -82,6 +100,7 @@ impl Wanted {
             request,
             cut_on_splices: false,
             survival: None,
+            allowance: Allowance::default(),
         })
     }
 }

@@ -253,6 +253,13 @@ impl Jobs {
         }
     }
 
+    /// Pixels that are made: of each picture in the window, in each rendition of the video.
+    pub fn pixels(&self) -> u64 {
+        let Some(Job { units, window, work: Work::Video { renditions, .. }, .. }) = &self.video else { return 0 };
+        let pictures = units.iter().filter(|unit| window.contains(unit.pts)).count() as u64;
+        renditions.iter().map(|spec| u64::from(spec.width) * u64::from(spec.height)).sum::<u64>() * pictures
+    }
+
     /// Runs all jobs side by side.
     pub async fn run(self, pool: &Pool, claim: Claim) -> Made {
         let run = |job: Option<Job>| async move {

@@ -135,6 +135,12 @@ impl Metrics {
         self.0.instruments.connections_cut.add(1, &[KeyValue::new("reason", reason)]);
     }
 
+    /// The published keys of tokens were fetched, or could not be.
+    pub fn keys_fetched(&self, ok: bool) {
+        let outcome = if ok { "ok" } else { "failed" };
+        self.0.instruments.key_fetches.add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+
     /// One whole WebSocket message.
     pub fn message(&self, direction: Direction, bytes: usize) {
         self.0.instruments.websocket_message.record(bytes as u64, &[direction.label()]);
@@ -323,6 +329,7 @@ struct Instruments {
     segment_errors: Counter<u64>,
     sessions_rejected: Counter<u64>,
     connections_cut: Counter<u64>,
+    key_fetches: Counter<u64>,
     websocket_message: Histogram<u64>,
     backpressure: Counter<f64>,
     worker_restarts: Counter<u64>,
@@ -352,6 +359,7 @@ impl Instruments {
             segment_errors: count("segmill_segment_errors_total", "Failures of segments and sessions by code."),
             sessions_rejected: count("segmill_sessions_rejected_total", "Sessions refused before they began."),
             connections_cut: count("segmill_connections_cut_total", "Connections that were cut off."),
+            key_fetches: count("segmill_auth_key_fetches_total", "Fetches of the published keys of tokens."),
             websocket_message: meter
                 .u64_histogram("segmill_websocket_message_bytes")
                 .with_description("Sizes of whole WebSocket messages.")
@@ -564,6 +572,7 @@ mod tests {
         metrics.error("bad_media");
         metrics.session_rejected("full");
         metrics.connection_cut("header_timeout");
+        metrics.keys_fetched(true);
         metrics.message(Direction::In, 70_000);
         metrics.blocked("delivery", Duration::from_millis(2500));
         metrics.worker_restarted("timeout");
@@ -599,6 +608,7 @@ mod tests {
             plain("segmill_sessions", "").to_vec(),
             plain("segmill_sessions_rejected_total", "reason").to_vec(),
             plain("segmill_connections_cut_total", "reason").to_vec(),
+            plain("segmill_auth_key_fetches_total", "outcome").to_vec(),
             plain("segmill_backpressure_seconds_total", "stage").to_vec(),
             plain("segmill_worker_restarts_total", "cause").to_vec(),
             plain("segmill_quarantined_jobs_total", "event").to_vec(),

@@ -12,4 +12,5 @@ pub mod media;
 pub mod overload;
 pub mod service;
 pub mod sound;
+pub mod tokens;
 pub mod verify;

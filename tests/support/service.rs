@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 /// A running service; killed when dropped.
@@ -12,6 +12,7 @@ pub struct Service {
     child: Child,
     pub listen: SocketAddr,
     pub ops: SocketAddr,
+    log: Arc<Mutex<String>>,
 }
 
 impl Service {
@@ -43,12 +44,18 @@ impl Service {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary starts");
-        let (listen, ops) = ready(child.stderr.take().expect("stderr is piped"));
-        Self { child, listen, ops }
+        let log = Arc::default();
+        let (listen, ops) = ready(child.stderr.take().expect("stderr is piped"), Arc::clone(&log));
+        Self { child, listen, ops, log }
     }
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// All that it has logged until now.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("nobody panics with it").clone()
     }
 
     /// The process ids of its workers, as the kernel tells them.
@@ -130,11 +137,12 @@ pub fn log_until(service: &mut Child, message: &str) -> String {
 }
 
 /// Reads the log until the service says that it is ready, and goes on reading so that it never blocks.
-fn ready(stderr: ChildStderr) -> (SocketAddr, SocketAddr) {
+fn ready(stderr: ChildStderr, log: Arc<Mutex<String>>) -> (SocketAddr, SocketAddr) {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
             let parsed: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            log.lock().expect("nobody panics with it").push_str(&format!("{line}\n"));
             match parsed["message"].as_str() {
                 Some("ready") => {
                     let address = |key: &str| parsed[key].as_str().and_then(|text| text.parse().ok());

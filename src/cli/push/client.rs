@@ -23,9 +23,11 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use super::order::{Checked, Order, Violation};
 use super::output::Output;
 use super::source::{From, Pace, Source};
+use super::token::Token;
 use crate::protocol::{
     ClientMessage, Done, ErrorMessage, MoveReason, Resume, ResumeFrom, SUBPROTOCOL, ServerMessage, Start, decode_binary,
 };
+use crate::server::problem::Problem;
 
 /// Largest message from the service: a segment of several seconds at a very high rate.
 const MAX_MESSAGE: usize = 512 << 20;
@@ -46,6 +48,8 @@ pub enum Error {
     Connect { url: String, reason: String },
     #[error("the connection was lost: {0}")]
     Lost(String),
+    #[error("the service does not let this client in: {reason}")]
+    Denied { reason: String },
     #[error("the service has no room: {reason}")]
     Full { reason: String, retry_after: Duration },
     #[error("the service moves the session: {}", told(*.0))]
@@ -64,6 +68,7 @@ fn told(reason: MoveReason) -> &'static str {
     match reason {
         MoveReason::Drain => "it is shutting down",
         MoveReason::SessionLimit => "it has lasted as long as one may",
+        MoveReason::TokenExpired => "its token has expired",
     }
 }
 
@@ -83,8 +88,16 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// The longest wait that a service may ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(120);
 
+/// Where sessions may go on, by turns, and what opens the door there.
+#[derive(Debug, Clone, Copy)]
+pub struct Services<'a> {
+    pub urls: &'a [String],
+    pub token: Option<&'a Token>,
+}
+
 /// What outlasts a connection.
 struct Going<'a> {
+    token: Option<&'a Token>,
     start: Start,
     order: Order,
     output: &'a mut Output,
@@ -94,9 +107,9 @@ struct Going<'a> {
     delivered: watch::Sender<Duration>,
 }
 
-/// A whole session, at the services at `urls` by turns, over as many connections as it takes.
+/// A whole session, over as many connections as it takes.
 pub async fn run(
-    urls: &[String],
+    Services { urls, token }: Services<'_>,
     start: Start,
     mut source: Source,
     real_time: bool,
@@ -106,7 +119,7 @@ pub async fn run(
     let (delivered, played) = watch::channel(Duration::ZERO);
     let pace = if real_time { source.real_time(played) } else { Pace::Free };
     let next = watch::channel(From::default()).0;
-    let mut going = Going { start, order: Order::default(), output, from: From::default(), next, delivered };
+    let mut going = Going { token, start, order: Order::default(), output, from: From::default(), next, delivered };
     let (mut failed, mut ever) = (0, false);
     for url in urls.iter().cycle() {
         let receipts = going.order.receipts();
@@ -158,6 +171,7 @@ impl Going<'_> {
             _ if !can => None,
             Error::Moved(MoveReason::Drain) => again("drain", true, Duration::ZERO),
             Error::Moved(MoveReason::SessionLimit) => again("session_limit", true, Duration::ZERO),
+            Error::Moved(MoveReason::TokenExpired) => again("token_expired", true, Duration::ZERO),
             Error::Lost(_) => again("lost", false, Duration::ZERO),
             Error::Full { retry_after, .. } => again("full", false, *retry_after),
             Error::Connect { .. } if ever => again("no_connection", false, Duration::ZERO),
@@ -166,7 +180,7 @@ impl Going<'_> {
     }
 
     async fn connection(&mut self, url: &str, source: &mut Source, pace: Pace) -> Result<Done, Error> {
-        let socket = connect(url).await?;
+        let socket = connect(url, self.token).await?;
         let (sink, stream) = socket.split();
         let (acks, acked) = watch::channel(0);
         let (messages, queue) = mpsc::channel(4);
@@ -222,19 +236,27 @@ async fn silence(activity: &Cell<Instant>) {
     }
 }
 
-async fn connect(url: &str) -> Result<Socket, Error> {
+async fn connect(url: &str, token: Option<&Token>) -> Result<Socket, Error> {
     let failed = |reason: String| Error::Connect { url: url.to_owned(), reason };
     let mut request = url.into_client_request().map_err(|error| failed(error.to_string()))?;
     request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
+    if let Some(token) = token {
+        request.headers_mut().insert("authorization", token.header().map_err(|reason| Error::Denied { reason })?);
+    }
     let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
     let opening = tokio_tungstenite::connect_async_with_config(request, Some(config), true);
     match tokio::time::timeout(CONNECT, opening).await {
         Ok(Ok((socket, _))) => Ok(socket),
         Ok(Err(tungstenite::Error::Http(response))) => {
-            let body = response.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-            let reason = format!("{} {}", response.status(), body.trim());
-            if response.status() != 503 {
-                return Err(failed(reason));
+            let body = response.body().as_deref().unwrap_or_default();
+            let reason = match serde_json::from_slice::<Problem>(body) {
+                Ok(problem) => format!("{}: {}", problem.code, problem.detail),
+                Err(_) => format!("{} {}", response.status(), String::from_utf8_lossy(body).trim()),
+            };
+            match response.status().as_u16() {
+                401 | 403 => return Err(Error::Denied { reason }),
+                429 | 503 => {}
+                _ => return Err(failed(reason)),
             }
             let asked = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
             Err(Error::Full { reason, retry_after: Duration::from_secs(asked.unwrap_or(0)) })
@@ -489,7 +511,8 @@ mod tests {
         };
         let mut output = Output::new(store, Some(5), false);
         let patience = Patience { tries: 0, first: Duration::ZERO };
-        let done = run(&[url], Start::default(), source, false, patience, &mut output).await;
+        let done =
+            run(Services { urls: &[url], token: None }, Start::default(), source, false, patience, &mut output).await;
         output.finish(done.as_ref().ok()).await.unwrap();
         if done.is_ok() {
             service.await.unwrap();
@@ -552,6 +575,6 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("ws://{}/v1/stream", listener.local_addr().unwrap());
         drop(listener);
-        assert!(matches!(connect(&url).await, Err(Error::Connect { .. })));
+        assert!(matches!(connect(&url, None).await, Err(Error::Connect { .. })));
     }
 }
