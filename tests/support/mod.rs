@@ -10,6 +10,7 @@ pub mod damage;
 pub mod data;
 pub mod media;
 pub mod overload;
+pub mod raw;
 pub mod service;
 pub mod sound;
 pub mod tokens;
