@@ -33,6 +33,7 @@ async fn a_killed_worker_costs_nothing_but_time() {
     let clip = Clip { gop: 15, frames: 120, ..Clip::default() };
     let outputs = ["h264@90+aac", "ts:h264+copy"];
     let before = restarts(&service);
+    while workers(&service, "idle") < 2.0 {}
     // Workers that stand still have their jobs for sure when they are killed.
     let workers_at_first = service.workers();
     assert_eq!(workers_at_first.len(), 2);
