@@ -62,6 +62,48 @@ fn open_gops_are_cut_at_and_each_picture_is_in_one_segment_of_a_rendition_and_of
     }
 }
 
+/// Pictures that are renewed piece by piece: one that is entered too late lacks the pieces that came before.
+#[test]
+fn intra_refresh_is_cut_at_and_each_picture_is_whole() {
+    const PLAIN: &str = "-refs 1 -x264-params intra-refresh=1:bframes=0";
+    // It says that it takes longer than from one recovery point to the next.
+    const LONG: &str = "-refs 1 -x264-params intra-refresh=1:bframes=2:b-adapt=0";
+    let service = Service::start(&["--workers", "2"]);
+    for more in [PLAIN, LONG] {
+        let clip = Clip { frames: 150, audio: None, more, ..clip(Shape::Ts, Picture::H264) };
+        let whole = clip.bytes();
+        let session = stream(&service, &["h264@180"], whole.clone());
+        assert!(session.receipts.len() > 2, "{more}: cut into {}", session.receipts.len());
+        assert_eq!((sum(&session, "frames_in"), sum(&session, "undecodable")), (150, 0), "{more}");
+        assert_eq!(whole_pictures(&clip, &session), (0..150).collect::<Vec<_>>(), "{more}");
+
+        // The tables come first, as in a stream that is tuned in to, which is never entered at an IDR picture.
+        let from = whole.len() / 188 / 5 * 188;
+        let session = stream(&service, &["h264@180"], [&whole[..3 * 188], &whole[from..]].concat());
+        let seen = whole_pictures(&clip, &session);
+        let first = 150 - seen.len() as u16;
+        assert!(first < 100, "{more}: from {first} on");
+        assert_eq!(seen, (first..150).collect::<Vec<_>>(), "{more}");
+        assert!(sum(&session, "undecodable") >= 14, "{more}: {:?}", session.receipts);
+    }
+}
+
+/// The numbers of the pictures, each of which is what was filmed.
+fn whole_pictures(clip: &Clip, session: &Session) -> Vec<u16> {
+    let output = &session.outputs[&verify::name(0)];
+    let numbers = numbers(&output.inits[0].1, &output.segments);
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::io::Write::write_all(&mut file, &output.whole()).expect("a temporary file");
+    let luma = media::ffmpeg(file.path(), "-i IN -fps_mode passthrough -vf extractplanes=y -f rawvideo pipe:1");
+    let size = clip.width * clip.height;
+    for (number, made) in numbers.iter().zip(luma.chunks_exact(size)) {
+        let filmed = &support::barcode::picture(*number, clip.width, clip.height)[..size];
+        let differs = filmed.iter().zip(made).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>() / size as u64;
+        assert!(differs < 8, "picture {number} differs by {differs} a pixel");
+    }
+    numbers
+}
+
 #[test]
 fn a_clock_that_jumps_begins_a_new_timeline_and_nothing_of_either_side_is_lost() {
     let service = Service::start(&["--workers", "2"]);

@@ -109,6 +109,13 @@ impl Epoch {
         video.or_else(|| self.audio.iter().find(|lane| lane.track == track)?.last())
     }
 
+    /// Where in the input the first unit lies that it holds of any track.
+    pub fn first_offset(&self) -> Option<u64> {
+        let video = self.video.as_ref().and_then(VideoLane::point).map(|point| point.entry);
+        let audio = self.audio.iter().map(|lane| lane.point().entry);
+        audio.chain(video).filter_map(|entry| entry.offset()).min()
+    }
+
     /// Whether it is longer than a lagging track is waited for.
     pub fn outlasts_skew(&self) -> bool {
         let Some((began, timescale)) = self.began else { return false };

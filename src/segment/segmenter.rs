@@ -269,7 +269,10 @@ impl Segmenter {
             }
         };
         let entries = video.iter().map(|video| &video.entry).chain(audio.iter().map(|audio: &AudioPoint| &audio.entry));
-        let offset = entries.filter_map(Entry::offset).min();
+        // Behind the entries, but perhaps before all of them: what waits to be believed, and what is of later epochs.
+        let waiting = self.ways.iter().filter_map(|way| way.suspect.as_ref()).map(|unit| unit.offset);
+        let later = self.epochs.iter().skip(1).filter_map(Epoch::first_offset);
+        let offset = entries.filter_map(Entry::offset).chain(waiting).chain(later).min();
         Point { next_seq: self.next_seq + 1, offset, discontinuity: last, video, audio }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::point::{Entry, Mark, VideoPoint};
 use super::repair::{self, Stamps};
 use super::{Cut, Error, Settings, ticks};
-use crate::media::codec::h265;
+use crate::media::codec::{h264, h265};
 use crate::media::{AccessUnit, Format, Sync, Ticks, Timescale, Track, TrackId, VideoCodec, Window};
 
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub(super) struct VideoLane {
     seed: Option<(Mark, Before)>,
     /// An open sync sample with nothing before it: what leads it refers to what is not there.
     bare: Option<Ticks>,
+    /// The lane has begun with intra refresh: after so many reference frames pictures are right.
+    recovering: Option<u32>,
     beginning: Beginning,
     undecodable: u64,
 }
@@ -69,6 +71,10 @@ pub(super) struct Picture {
     before: Before,
     /// What a segment can begin with: never one whose time was nonsense.
     opens: Sync,
+    /// After how many reference frames pictures are right where decoding starts here.
+    recovers_in: u32,
+    /// Whether it counts as one of them.
+    is_reference: bool,
     repaired: bool,
 }
 
@@ -126,6 +132,7 @@ impl VideoLane {
             last: None,
             seed: None,
             bare: None,
+            recovering: None,
             beginning: Beginning::Awaited,
             undecodable: 0,
         }
@@ -246,7 +253,7 @@ impl VideoLane {
         match self.beginning {
             Beginning::Prelude { opens, seeded } if opens == mark || mark.offset > opens.offset => {
                 if seeded {
-                    (self.stamps, self.dts, self.bare) = (Stamps::default(), None, None);
+                    (self.stamps, self.dts, self.bare, self.recovering) = (Stamps::default(), None, None, None);
                 }
                 (self.own, self.bytes) = (self.units.len(), 0);
                 self.next = self.own + usize::from(!seeded);
@@ -266,6 +273,7 @@ impl VideoLane {
         let (pts, sync) = (picture.unit.pts, picture.unit.sync);
         if self.units.is_empty() && sync == Sync::OpenGop && picture.before.pts.is_none() {
             self.bare = Some(pts);
+            self.recovering = Some(picture.recovers_in).filter(|frames| *frames > 0);
         } else if self.bare.is_some_and(|bare| pts < bare) {
             if self.has_radl && h265::leads_decodable(&picture.unit.data) {
                 return self.keep(picture, settings, closed);
@@ -275,7 +283,23 @@ impl VideoLane {
         } else {
             self.bare = None;
         }
+        let leads = |earlier: &Picture| pts < earlier.unit.pts;
+        match self.recovering.filter(|_| sync != Sync::Idr && self.beginning == Beginning::First) {
+            Some(0) if !self.units.iter().any(leads) => (self.recovering, self.bare) = (None, Some(pts)),
+            Some(frames) => return self.keep_to_recover(picture, frames, settings),
+            None => self.recovering = None,
+        }
         self.keep(picture, settings, closed)
+    }
+
+    /// Pictures come out of this one, but it is not whole itself.
+    fn keep_to_recover(&mut self, picture: Picture, frames: u32, settings: Settings) -> Result<(), Error> {
+        self.recovering = Some(frames.saturating_sub(u32::from(picture.is_reference)));
+        self.bytes += picture.unit.data.len();
+        self.units.push_back(picture);
+        self.undecodable += 1;
+        (self.own, self.next) = (self.units.len(), self.units.len());
+        self.check(settings)
     }
 
     fn keep(&mut self, picture: Picture, settings: Settings, closed: &mut VecDeque<Closed>) -> Result<(), Error> {
@@ -338,7 +362,11 @@ impl VideoLane {
         if !stray && (unit.dts != told || self.dts.is_some()) {
             self.dts = Some(unit.dts);
         }
-        Picture { repaired: unit.pts != told, opens: if stray { Sync::No } else { unit.sync }, unit, mark, before }
+        let opens = if stray { Sync::No } else { unit.sync };
+        let refreshes = self.looks_back && opens == Sync::OpenGop;
+        let recovers_in = if refreshes { h264::recovery_frames(&unit.data) } else { 0 };
+        let is_reference = self.looks_back && h264::is_reference(&unit.data);
+        Picture { repaired: unit.pts != told, opens, recovers_in, is_reference, unit, mark, before }
     }
 
     /// Looks at what has not been looked at for points to cut at, and closes the open segment where one is settled.
@@ -365,9 +393,8 @@ impl VideoLane {
 
     fn point_at(&mut self, at: usize, pts: Ticks, sync: Sync, settings: Settings) -> Option<Point> {
         let start = self.start.filter(|start| sync != Sync::No && at > self.own && pts > *start)?;
-        let is_sync = |picture: &Picture| picture.opens != Sync::No;
-        if sync == Sync::OpenGop && self.looks_back && !self.units.range(self.own..at).any(is_sync) {
-            return None; // The GOP that it needs as pre-roll begins on another timeline.
+        if sync == Sync::OpenGop && self.looks_back && self.entry_before(at).is_none() {
+            return None; // What it needs as pre-roll begins on another timeline.
         }
         self.forced.retain(|forced| *forced > start);
         let before = self.forced.len();
@@ -376,6 +403,17 @@ impl VideoLane {
         let due = pts >= start + self.ticks(settings.target_ms);
         let wait = (sync == Sync::OpenGop && !forced).then(|| pts + self.ticks(settings.target_ms / 2));
         (forced || due).then_some(Point { at, pts, until: wait })
+    }
+
+    /// The sync sample from which the picture `at` and what follows it are decoded right, if this timeline has one.
+    fn entry_before(&self, at: usize) -> Option<usize> {
+        let first = if self.beginning == Beginning::Past { 0 } else { self.own };
+        let mut references = 0;
+        (first..at).rev().find(|n| {
+            let Some(picture) = self.units.get(*n) else { return false };
+            references += u32::from(picture.is_reference);
+            picture.opens != Sync::No && picture.recovers_in <= references
+        })
     }
 
     /// A closed point that nothing leads needs no look at what follows.
@@ -401,8 +439,7 @@ impl VideoLane {
         let start = self.start.unwrap_or(point.pts);
         let mut closing = self.take(own, post_roll, Window { start, end: point.pts }, span_end);
         let back = self.looks_back && self.units.get(point.at).is_some_and(|picture| picture.opens == Sync::OpenGop);
-        let is_sync = |at: &usize| self.units.get(*at).is_some_and(|picture| picture.opens != Sync::No);
-        let from = if back { (0..point.at).rev().find(is_sync).unwrap_or(0) } else { point.at };
+        let from = if back { self.entry_before(point.at).unwrap_or(0) } else { point.at };
         self.units.drain(..from);
         self.own = point.at - from;
         self.next = self.own + 1;

@@ -100,7 +100,7 @@ impl ParameterSets {
 
 /// What kind of entry point a unit with 4-byte NAL lengths is: IDR, recovery point SEI or I slices only, or none.
 ///
-/// A recovery point counts where pictures are right from there on (recovery_frame_cnt 0). Without it, I slices count
+/// After a recovery point, pictures may be right only some frames later: [`recovery_frames`]. Without it, I slices count
 /// only together with an SPS: an I picture alone doesn't keep later pictures from referring to earlier ones.
 pub fn sync(unit: &[u8]) -> Sync {
     let (mut has_sps, mut recovery_point, mut intra) = (false, None, None);
@@ -111,15 +111,42 @@ pub fn sync(unit: &[u8]) -> Sync {
             Some(NAL_SEI) => recovery_point = recovery_point.or_else(|| recovery_frame_count(nal)),
             Some(NAL_SLICE | NAL_SLICE_PARTITION_A) => {
                 intra = Some(is_intra(nal));
-                if recovery_point == Some(0) || intra == Some(false) {
+                if recovery_point.is_some() || intra == Some(false) {
                     break;
                 }
             }
             _ => {}
         }
     }
-    let entry = recovery_point == Some(0) || intra == Some(true) && (has_sps || recovery_point.is_some());
+    let entry = recovery_point.is_some() || intra == Some(true) && has_sps;
     if entry && intra.is_some() { Sync::OpenGop } else { Sync::No }
+}
+
+/// After how many reference frames pictures are right where decoding starts at this unit (recovery_frame_cnt,
+/// ISO/IEC 14496-10 D.2.8): 0 but for intra refresh, which renews a picture piece by piece.
+pub fn recovery_frames(unit: &[u8]) -> u32 {
+    let mut intra = false;
+    let mut count = None;
+    for nal in annexb::length_prefixed(unit) {
+        match nal_type(nal) {
+            Some(NAL_IDR) => return 0,
+            Some(NAL_SEI) => count = count.or_else(|| recovery_frame_count(nal)),
+            Some(NAL_SLICE | NAL_SLICE_PARTITION_A) => {
+                intra = is_intra(nal);
+                if !intra {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    count.filter(|_| !intra).unwrap_or(0)
+}
+
+/// Whether other pictures may refer to this one (nal_ref_idc of its first slice, ISO/IEC 14496-10 7.4.1).
+pub fn is_reference(unit: &[u8]) -> bool {
+    let slice = |nal: &&[u8]| matches!(nal_type(nal), Some(NAL_SLICE | NAL_SLICE_PARTITION_A | NAL_IDR));
+    annexb::length_prefixed(unit).find(slice).and_then(|nal| nal.first()).is_some_and(|header| header & 0x60 != 0)
 }
 
 const NAL_SLICE: u8 = 1;

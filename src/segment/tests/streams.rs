@@ -25,6 +25,8 @@ struct Shape {
     first: i64,
     sound_from: i64,
     sound_to: i64,
+    /// How long it goes on after the pictures, at most.
+    outlasts: i64,
     /// How much earlier, or later, in the file the sound comes.
     ahead: i64,
     target: u32,
@@ -65,7 +67,7 @@ fn units(shape: &Shape) -> Vec<AccessUnit> {
         file.clear();
     }
     let hole = gap.map(|(frames, by)| (shape.first + frames as i64 * FRAME, by));
-    for n in shape.sound_from / 20..(shape.sound_to.min(end - shape.first)) / 20 {
+    for n in shape.sound_from / 20..(shape.sound_to.min(end - shape.first + shape.outlasts)) / 20 {
         let at = shape.first + n * 20;
         if hole.is_some_and(|(from, by)| (from..from + by).contains(&at)) {
             continue;
@@ -115,7 +117,8 @@ fn shapes() -> impl Strategy<Value = Shape> {
     let gop = (1usize..30, 0usize..5, any::<bool>());
     let jump = prop::option::weighted(0.5, (1usize..120, prop_oneof![-400_000i64..-9000, 30_000i64..400_000]));
     let times = (prop_oneof![Just(0i64), Just(1 << 40), 0i64..100_000], prop_oneof![Just(0i64), -3000i64..3000]);
-    let sound = (prop_oneof![Just(0i64), 0i64..3000], prop_oneof![Just(i64::MAX), 500i64..6000]);
+    let outlasts = prop_oneof![3 => Just(0i64), 1 => 0i64..5000];
+    let sound = (prop_oneof![Just(0i64), 0i64..3000], prop_oneof![Just(i64::MAX), 500i64..6000], outlasts);
     let gap = prop::option::weighted(0.3, (1usize..6, 100i64..15_000));
     let odd = (prop::option::weighted(0.3, 1usize..100), jump, gap);
     (
@@ -127,7 +130,14 @@ fn shapes() -> impl Strategy<Value = Shape> {
         odd,
     )
         .prop_map(
-            |(h264, gops, (between, jitter, target, has_video), (first, ahead), (from, to), (twice, jump, gap))| {
+            |(
+                h264,
+                gops,
+                (between, jitter, target, has_video),
+                (first, ahead),
+                (from, to, outlasts),
+                (twice, jump, gap),
+            )| {
                 let gop = |(pictures, leading, open): (usize, usize, bool)| Gop {
                     pictures,
                     leading: if h264 && !open { 0 } else { leading },
@@ -144,6 +154,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
                     first: if jump.is_some_and(|(_, by)| by < 0) { first + 500_000 } else { first },
                     sound_from: from,
                     sound_to: to,
+                    outlasts,
                     ahead,
                     target,
                     has_video,
@@ -163,7 +174,8 @@ fn check(shape: &Shape) {
     for (n, pair) in segments.windows(2).enumerate() {
         assert_eq!((pair[0].seq, pair[1].seq), (n as u64 + 1, n as u64 + 2));
         if !pair[1].discontinuity {
-            assert_eq!(pair[0].end, pair[1].start, "segment {}", pair[1].seq);
+            let end = pair[0].end.ceil(pair[0].timescale, pair[1].timescale);
+            assert_eq!(end, pair[1].start, "segment {}", pair[1].seq);
             let epoch = segments[..=n].iter().rposition(|segment| segment.discontinuity).unwrap_or(0);
             let begun = segments[epoch..=n].iter().any(|segment| !segment.audio[0].units.is_empty());
             let (before, after) = (pair[0].audio[0].window, pair[1].audio[0].window);
@@ -227,6 +239,7 @@ fn a_first_picture_that_waits_to_be_believed_is_taken_up_with_its_gop() {
         first: 0,
         sound_from: 0,
         sound_to: i64::MAX,
+        outlasts: 0,
         ahead: 243,
         target: 200,
         has_video: true,
@@ -234,6 +247,43 @@ fn a_first_picture_that_waits_to_be_believed_is_taken_up_with_its_gop() {
     let (video, audio) = (video_track(shape.codec, 90_000), audio_track(48_000));
     let tracks = Tracks { video: Some(&video), audio: vec![&audio] };
     check_resume(settings_of(&shape), &tracks, units(&shape));
+}
+
+/// Found by the property below: such a sound comes before all else that is needed after the cut.
+#[test]
+fn sound_that_has_jumped_ahead_of_its_pictures_is_taken_up() {
+    let closed = |(pictures, leading)| Gop { pictures, leading, open: false };
+    let one = Shape {
+        codec: VideoCodec::H265,
+        gops: [(7, 0), (13, 1), (1, 0)].map(closed).to_vec(),
+        between: 4,
+        jitter: 1,
+        jump: Some((19, -12364)),
+        gap: Some((2, 7962)),
+        twice: None,
+        first: 500_000,
+        sound_from: 0,
+        sound_to: 800,
+        outlasts: 0,
+        ahead: 741,
+        target: 200,
+        has_video: true,
+    };
+    let many = Shape {
+        gops: [(15, 0), (2, 1)].map(closed).to_vec(),
+        between: 0,
+        jitter: 0,
+        jump: Some((16, -9002)),
+        gap: Some((1, 1410)),
+        sound_to: i64::MAX,
+        ahead: 251,
+        ..one.clone()
+    };
+    let (video, audio) = (video_track(VideoCodec::H265, 90_000), audio_track(48_000));
+    let tracks = Tracks { video: Some(&video), audio: vec![&audio] };
+    for shape in [one, many] {
+        check_resume(settings_of(&shape), &tracks, units(&shape));
+    }
 }
 
 proptest! {

@@ -123,7 +123,7 @@ fn tells_entry_points() {
         (&[RECOVERY_POINT, I_SLICE, P_SLICE], Sync::OpenGop),
         (&[SPS, PPS, I_SLICE, SECOND_I_SLICE], Sync::OpenGop),
         (&[GRADUAL_RECOVERY, I_SLICE], Sync::OpenGop),
-        (&[GRADUAL_RECOVERY, P_SLICE], Sync::No),
+        (&[GRADUAL_RECOVERY, P_SLICE], Sync::OpenGop),
         (&[SPS, PPS, I_SLICE, P_SLICE], Sync::No),
         (&[SPS, PPS, P_SLICE], Sync::No),
         (&[I_SLICE], Sync::No),
@@ -134,6 +134,18 @@ fn tells_entry_points() {
     for (nals, expected) in cases {
         assert_eq!(sync_of(nals), *expected, "{nals:x?}");
     }
+}
+
+#[test]
+fn tells_when_pictures_are_right_after_a_recovery_point() {
+    let frames = |nals: &[&[u8]]| recovery_frames(&annexb::to_length_prefixed(nals.iter().copied()));
+    assert_eq!(frames(&[SPS, PPS, GRADUAL_RECOVERY, P_SLICE]), 1);
+    assert_eq!(frames(&[GRADUAL_RECOVERY, I_SLICE, P_SLICE]), 1);
+    assert_eq!(frames(&[GRADUAL_RECOVERY, I_SLICE, SECOND_I_SLICE]), 0, "all of it is new");
+    assert_eq!(frames(&[RECOVERY_POINT, P_SLICE]), 0);
+    assert_eq!(frames(&[GRADUAL_RECOVERY, IDR_SLICE]), 0);
+    let refers = |slice: &[u8]| is_reference(&annexb::to_length_prefixed([USER_DATA, slice].into_iter()));
+    assert!(refers(P_SLICE) && refers(IDR_SLICE) && !refers(&[0x01, 0x9a, 0x24]));
 }
 
 #[test]
