@@ -26,8 +26,9 @@ fuzz-smoke: setup ## each fuzz target for FUZZ_SECONDS, a minute if not said
 fuzz: setup ## an hour of fuzzing in all
 	scripts/fuzz.sh $$((3600 / $$(ls fuzz/fuzz_targets | wc -l)))
 
-soak: setup ## hours of media, handed over every minute; takes a quarter of an hour (SOAK_MEDIA_S, SOAK_WALL_S)
-	cargo test --locked --release --test soak -- --nocapture
+soak: setup ## hours of media handed over every minute, then an hour of faults under load (SOAK_MEDIA_S, SOAK_WALL_S, SOAK_S)
+	cargo build --locked --release --example chaos_service
+	for test in soak soak_faults; do cargo test --locked --release --test $$test -- --nocapture || exit 1; done
 
 chaos: setup ## faults, kills, damaged streams, ends under load and overload, for long (CHAOS_KILLS, CHAOS_FLIPS)
 	cargo build --locked --examples
