@@ -285,11 +285,12 @@ async fn fail(service: &Service, folder: &Path, times: &str, fault: &str, number
     let clip = Clip { width: MARKED, height: 118, audio: None, frames: 15, gop: 15, first, ..Clip::default() };
     let start = json!({"segment_ms": 500, "outputs": verify::outputs(&["h264@90"])});
     let session = client::stream(service.listen, start, clip.bytes(), 20_000).await;
-    // What was made to fail always may be known and answered at once.
-    assert_eq!(session.receipts.len(), 1, "{fault}: one outcome");
-    let outcome = session.receipts[0]["outcome"].as_str().expect("text");
-    assert!(["ok", "failed"].contains(&outcome), "{fault}: {outcome}");
-    // Nobody took it where the job was answered at once.
+    if session.error_codes() != ["full"] {
+        assert_eq!(session.receipts.len(), 1, "{fault}: one outcome: {:?} {:?}", session.errors, session.close);
+        let outcome = session.receipts[0]["outcome"].as_str().expect("text");
+        assert!(["ok", "failed"].contains(&outcome), "{fault}: {outcome}");
+    }
+    // Nobody took it where the session was turned away, or its job was known and answered at once.
     let _ = std::fs::remove_file(folder.join("fault"));
 }
 
