@@ -524,10 +524,13 @@ pub enum DegradedWhat {
     RungLeftOut,
     /// The source's pictures as they are, in its size and at its rate of bits, in place of those asked for.
     SourceCopied,
+    /// All that there is of the segment was handed on after its deadline, or some of it.
+    DeliveredLate,
 }
 
 impl DegradedWhat {
-    pub const ALL: [Self; 4] = [Self::Captions, Self::Preset, Self::RungLeftOut, Self::SourceCopied];
+    pub const ALL: [Self; 5] =
+        [Self::Captions, Self::Preset, Self::RungLeftOut, Self::SourceCopied, Self::DeliveredLate];
 
     /// As it is written in a message.
     pub fn name(self) -> &'static str {
@@ -536,6 +539,7 @@ impl DegradedWhat {
             Self::Preset => "preset",
             Self::RungLeftOut => "rung_left_out",
             Self::SourceCopied => "source_copied",
+            Self::DeliveredLate => "delivered_late",
         }
     }
 }
@@ -546,7 +550,7 @@ impl DegradedWhat {
 pub enum DegradedWhy {
     /// The output's codec has no place for it.
     Codec,
-    /// It would not have come by the deadline.
+    /// It would not have come by the deadline, or did not.
     Late,
 }
 

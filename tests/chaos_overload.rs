@@ -3,27 +3,76 @@
 
 mod support;
 
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use segmill::job::{Deinterlace, Job, Preset, VideoSpec, Work};
 use segmill::media::demux::{Container, Demuxer, Event, Limits, Spool};
 use segmill::media::{Error, Ticks, VideoCodec, Window};
 use segmill::pool::{Claim, Config, Pool};
+use serde_json::{Value, json};
 use support::overload;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_times_the_capacity_for_a_minute_costs_the_excess_and_no_one_else() {
     overload::run(&overload::Run {
-        flags: &["--workers", "2"],
+        flags: &[],
         size: "1280x720",
         seconds: 60,
         segment_ms: 2000,
-        sessions: 14,
+        deadline_ms: 4000,
+        sessions: 9,
+        apart: true,
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_others_take_the_processor_it_is_said_and_all_is_as_asked_within_ten_seconds_after() {
+    const SECONDS: u32 = 50;
+    const DEADLINE_MS: u32 = 4000;
+    let service = overload::apart(&[]);
+    let clip = overload::media("1280x720", SECONDS);
+    let start = json!({"type": "start", "mode": "live", "segment_ms": 2000, "deadline_ms": DEADLINE_MS, "outputs": [
+        {"name": "720", "container": "ts", "video": {"codec": "h264", "height": 720}},
+        {"name": "360", "container": "ts", "video": {"codec": "h264", "height": 360}}]});
+    let begun = Instant::now();
+    let streaming = tokio::spawn(overload::client(service.listen, start, clip, SECONDS));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    // Each wants as much of the processor as the service's worker.
+    let others =
+        |_| Command::new("taskset").args(["-c", "0", "sh", "-c", "while :; do :; done"]).spawn().expect("a shell");
+    let mut others: Vec<Child> = (0..4).map(others).collect();
+    tokio::time::sleep(Duration::from_secs(18)).await;
+    for other in &mut others {
+        other.kill().and_then(|()| other.wait()).expect("it runs");
+    }
+    let over = begun.elapsed();
+    let load = overload::load();
+    let overload::End::Served(session) = streaming.await.expect("a client does not panic") else {
+        panic!("one alone is let in")
+    };
+    let number = |receipt: &Value, key: &str| receipt[key].as_u64().expect("a number");
+    let first = number(&session.receipts[0], "start_ms");
+    // When it was cut, since the media comes at its pace.
+    let cut = |receipt: &Value| number(receipt, "start_ms") + number(receipt, "duration_ms") - first;
+    for receipt in &session.receipts {
+        println!(
+            "  cut after {:.1} s, latency {:.1} s: {}",
+            cut(receipt) as f64 / 1e3,
+            number(receipt, "latency_ms") as f64 / 1e3,
+            overload::said([receipt], DEADLINE_MS).into_keys().collect::<String>()
+        );
+    }
+    println!("{:?}", overload::said(&session.receipts, DEADLINE_MS));
+    assert_eq!(session.done.as_ref().expect("it is done")["failed"], 0);
+    let last = session.receipts.iter().rfind(|receipt| receipt["outcome"] != "ok").expect("it has felt the others");
+    let recovered = session.receipts.iter().find(|receipt| number(receipt, "seq") > number(last, "seq"));
+    let recovered = cut(recovered.expect("it recovers")) as f64 / 1e3 - over.as_secs_f64();
+    println!("load {load}: the first segment from which on all are as asked is cut {recovered:.1} s after the others");
+    assert!(recovered <= 10.0);
 }
 
 /// Pictures of a kind, as a job for each second.

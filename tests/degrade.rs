@@ -4,12 +4,13 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use support::client::{self, Session};
 use support::media::{self, Clip, Picture, Shape};
-use support::service::Service;
+use support::service::{self, Service};
 use support::verify;
 use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::Message;
@@ -29,11 +30,12 @@ fn start(deadline_ms: u32, outputs: &[&str]) -> Value {
     json!({"mode": "live", "deadline_ms": deadline_ms, "segment_ms": 500, "outputs": verify::outputs(outputs)})
 }
 
-/// `what` of each output, by its name.
-fn degraded(receipt: &Value) -> BTreeMap<&str, &str> {
+/// `what` of each output, by its name. That it came late besides is said wherever it did, and nowhere else.
+fn degraded<'a>(receipt: &'a Value) -> BTreeMap<&'a str, &'a str> {
     let entries = receipt["degraded"].as_array().expect("a list");
     assert!(entries.iter().all(|entry| entry["why"] == "late"), "{receipt}");
-    entries.iter().map(|entry| (entry["output"].as_str().unwrap(), entry["what"].as_str().unwrap())).collect()
+    let of = |entry: &'a Value| (entry["output"].as_str().unwrap(), entry["what"].as_str().unwrap());
+    entries.iter().map(of).filter(|(_, what)| *what != "delivered_late").collect()
 }
 
 /// The numbers of the pictures of these segments, read with the init in front of them.
@@ -213,6 +215,46 @@ async fn what_could_not_be_begun_in_time_fails_as_late_and_the_rest_is_there() {
     assert_eq!((other.close_code(), &other.done.expect("it is done")["frames_out"]), (1000, &json!({"v": 300})));
 }
 
+/// A worker that stands still has begun what it has, and begins nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_begun_in_time_and_done_late_says_so_and_what_no_worker_has_begun_comes_as_a_copy() {
+    const DEADLINE_MS: u32 = 2000;
+    let service = Service::start(&["--workers", "1", "--capacity-cores", "8"]);
+    let workers = |state: &str| service.metric(&format!("segmill_workers{{state=\"{state}\"}}"));
+    while workers("idle") != Some(1.0) {}
+    let worker = service.workers()[0];
+    service::signal(worker, "STOP");
+    let clip = Clip { frames: 15, audio: None, ..clip() };
+    let stream = || client::stream(service.listen, start(DEADLINE_MS, &["h264@90"]), clip.bytes(), 20_000);
+    let begun = tokio::spawn(stream());
+    while workers("busy") != Some(1.0) {
+        tokio::task::yield_now().await;
+    }
+    let since = Instant::now();
+    let waiting = stream().await;
+    assert_eq!(workers("busy"), Some(1.0), "the worker is at the other still");
+    let receipt = &waiting.receipts[0];
+    assert_eq!(
+        (&receipt["outcome"], degraded(receipt)),
+        (&json!("degraded"), BTreeMap::from([("o0", "source_copied")]))
+    );
+    assert!(receipt["queued_ms"].as_u64() > Some(0) && receipt["attempts"] == 0, "{receipt}");
+    assert_eq!(
+        numbers(&waiting.outputs["o0"].inits[0].1, &waiting.outputs["o0"].segments),
+        (0..15).collect::<Vec<_>>()
+    );
+    let rest = Duration::from_millis(u64::from(DEADLINE_MS)).saturating_sub(since.elapsed());
+    tokio::time::sleep(rest).await;
+    service::signal(worker, "CONT");
+    let late = begun.await.expect("streaming does not panic");
+    let receipt = &late.receipts[0];
+    assert_eq!(receipt["degraded"], json!([{"output": "o0", "what": "delivered_late", "why": "late"}]));
+    assert_eq!((&receipt["outcome"], &receipt["frames_out"]), (&json!("degraded"), &json!({"o0": 15})));
+    assert!(receipt["latency_ms"].as_u64() >= Some(u64::from(DEADLINE_MS)), "{receipt}");
+    assert_eq!(numbers(&late.outputs["o0"].inits[0].1, &late.outputs["o0"].segments), (0..15).collect::<Vec<_>>());
+    assert!(service.metric("segmill_degraded_total{what=\"delivered_late\"}") >= Some(1.0));
+}
+
 /// Nothing that players take can stand in for what is made of this.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_not_be_copied_is_made_as_fast_as_can_be() {
@@ -250,10 +292,11 @@ fn push_says_what_was_degraded_and_leaves_hls_that_ffmpeg_reads_without_a_word()
     };
     let table = push(false);
     assert!(table.contains("degraded: o0 source_copied, o1 source_copied, o2 rung_left_out"), "{table}");
-    assert!(table.contains("6 degraded (rung_left_out 6, source_copied 12), 0 failed"), "{table}");
+    assert!(table.contains("rung_left_out 6, source_copied 12), 0 failed"), "{table}");
     let lines = push(true);
     let summary: Value = serde_json::from_str(lines.lines().last().expect("a summary")).expect("JSON");
-    assert_eq!(summary["degraded_by"], json!({"rung_left_out": 6, "source_copied": 12}));
+    let by = &summary["degraded_by"];
+    assert_eq!((&by["rung_left_out"], &by["source_copied"]), (&json!(6), &json!(12)));
     let master = std::fs::read_to_string(folder.path().join("master.m3u8")).expect("a playlist");
     assert!(!master.contains("o2/"), "a rung that is one gap is none to choose: {master}");
     let gaps = std::fs::read_to_string(folder.path().join("o2/media.m3u8")).expect("a playlist");

@@ -100,7 +100,9 @@ async fn more_than_there_is_capacity_for_costs_the_excess_and_no_one_else() {
         size: "320x180",
         seconds: 5,
         segment_ms: 1000,
+        deadline_ms: 60_000,
         sessions: 20,
+        apart: false,
     })
     .await;
 }

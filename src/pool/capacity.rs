@@ -25,6 +25,8 @@ const NEXT_TO_NOTHING: f64 = 0.05;
 const LOOKING_IN: usize = 4;
 /// Of the capacity, what must be free beyond a nominal share for a full instance to be ready again.
 const SLACK: f64 = 0.1;
+/// Of the capacity, what sessions that were let in may have in all: a demand that is told a little too high degrades none.
+const WHOLE: f64 = 1.1;
 /// How long a refused client is told to wait.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -64,7 +66,16 @@ enum Share {
         cores: f64,
         until: Instant,
     },
-    Settled(f64),
+    Settled(Demand),
+}
+
+/// Of a session that has said what it wants, cores.
+#[derive(Debug, Clone, Copy)]
+struct Demand {
+    /// For all that it asked for.
+    asked: f64,
+    /// For what is made of that now.
+    made: f64,
 }
 
 /// A session's part of the capacity; given back on drop.
@@ -130,6 +141,13 @@ impl Capacity {
         used + cores <= self.0.cores || used <= NEXT_TO_NOTHING
     }
 
+    /// Whether a session that was made at less can have so much again, besides what the others are made at.
+    fn has_room(&self, state: &State, cores: f64, own: u64) -> bool {
+        let others = state.open.iter().filter(|(id, _)| **id != own);
+        let made: f64 = others.filter_map(|(_, open)| open.share.made()).sum();
+        made + cores <= self.0.cores * WHOLE || made <= NEXT_TO_NOTHING
+    }
+
     fn changed(&self, state: &mut State, now: Instant) {
         let used = state.used(None, now);
         let slack = if state.full { SLACK * self.0.cores } else { 0.0 };
@@ -169,7 +187,14 @@ impl Share {
         match self {
             Self::Held { cores, until } if now < until => cores,
             Self::Held { .. } => 0.0,
-            Self::Settled(cores) => cores,
+            Self::Settled(demand) => demand.asked,
+        }
+    }
+
+    fn made(self) -> Option<f64> {
+        match self {
+            Self::Held { .. } => None,
+            Self::Settled(demand) => Some(demand.made),
         }
     }
 }
@@ -192,16 +217,22 @@ impl Reservation {
             }
             Some(Share::Settled(_)) | None => {}
         }
-        self.set(&mut state, demand, now);
+        self.set(&mut state, Demand { asked: demand, made: demand }, now);
         Ok(())
     }
 
-    /// The demand of a session that has settled, as it is known now, in cores.
-    pub fn update(&self, demand: f64, now: Instant) {
-        self.set(&mut self.capacity.lock(), demand, now);
+    /// The demand of a session that has settled, as it is known now, in cores: for all that it asked for, which counts for
+    /// who may come in, and for what is made of that, which counts for who may have more again.
+    pub fn update(&self, asked: f64, made: f64, now: Instant) {
+        self.set(&mut self.capacity.lock(), Demand { asked, made }, now);
     }
 
-    fn set(&self, state: &mut State, demand: f64, now: Instant) {
+    /// Whether there are so many cores for this session, besides what the others are made at.
+    pub fn has_room(&self, cores: f64) -> bool {
+        self.capacity.has_room(&self.capacity.lock(), cores, self.id)
+    }
+
+    fn set(&self, state: &mut State, demand: Demand, now: Instant) {
         if let Some(open) = state.open.get_mut(&self.id) {
             open.share = Share::Settled(demand);
         }
@@ -286,7 +317,7 @@ mod tests {
         }
         let demand = capacity.lock().used(None, now);
         assert!(demand <= 2.0 && demand + 0.3 > 2.0 - 0.05, "{demand}");
-        sessions[0].update(0.25, now);
+        sessions[0].update(0.25, 0.25, now);
         assert!(capacity.is_full(now), "a little less is not room for another");
         sessions.truncate(sessions.len() - 2);
         assert!(!capacity.is_full(now));
@@ -307,6 +338,21 @@ mod tests {
         drop(sessions);
         tokio::time::advance(WINDOW).await;
         assert!((1..=60).contains(&seconds(Instant::now())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_made_of_less_counts_whole_for_who_comes_and_not_for_who_goes_back() {
+        let (capacity, now) = (capacity(1.0), Instant::now());
+        let sessions = settled(&capacity, &[0.5, 0.5], now);
+        // Their pictures have become harder, and both are made of less.
+        sessions.iter().for_each(|session| session.update(0.9, 0.1, now));
+        assert!(capacity.is_full(now), "no one comes in because others are degraded");
+        assert!(sessions[0].has_room(0.9), "one can have all of it again");
+        sessions[0].update(0.9, 0.9, now);
+        assert!(!sessions[1].has_room(0.9) && sessions[1].has_room(0.2), "then the other can't");
+        drop(sessions);
+        let huge = settled(&capacity, &[3.0], now);
+        assert!(huge[0].has_room(3.0), "alone it has what there is");
     }
 
     proptest! {

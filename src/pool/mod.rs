@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::capacity::{Capacity, Full, Reservation};
 pub use self::cost::Costs;
 pub use self::poison::PoisonDir;
-use self::projection::Running;
+use self::projection::{Pace, Running};
 use self::quarantine::{Identity, Outline, Quarantine};
 use self::queue::{Load, Queue, Ticket};
 use self::supervisor::{Entry, supervise};
@@ -40,6 +40,8 @@ use crate::job::{Confinement, Failure, FailureCode, Inventory, Job, Layer, Outco
 
 /// Poison jobs that may wait to be kept.
 const POISON_WAITING: usize = 4;
+/// With such a share of a processor a thread has it to itself, for all that matters.
+const TO_ITSELF: f64 = 0.8;
 
 /// How many workers, what they are, and how long they may take.
 #[derive(Debug, Clone)]
@@ -251,6 +253,7 @@ struct Shared {
     poison: mpsc::Sender<(Job, Identity)>,
     /// By slot: what the job on it will have cost, and since when it runs on how many threads.
     running: Mutex<Vec<Option<Running>>>,
+    pace: Mutex<Pace>,
     stop: CancellationToken,
 }
 
@@ -271,6 +274,7 @@ impl Pool {
             quarantine: Mutex::default(),
             poison,
             running: Mutex::new(vec![None; slots]),
+            pace: Mutex::new(Pace::new(Instant::now())),
             stop: CancellationToken::new(),
             config,
             observer,
@@ -315,6 +319,14 @@ impl Pool {
     /// Processors that jobs can have at a time.
     pub fn cores(&self) -> f64 {
         f64::from(self.0.shared.cores())
+    }
+
+    /// How many processors jobs of that cost keep from others for as long as they run, if their media lasts so long. One
+    /// of which others on this machine take half is kept for twice the time.
+    pub fn demand(&self, cost: Duration, media: Duration) -> f64 {
+        let share = (self.0.shared.share(Instant::now()) / TO_ITSELF).min(1.0);
+        let demand = cost.as_secs_f64() / media.as_secs_f64() / share;
+        if demand.is_finite() { demand } else { 0.0 }
     }
 
     /// How long from now until a job of that cost that is put in now would be done: behind what runs and what the fair

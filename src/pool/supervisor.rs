@@ -225,7 +225,9 @@ async fn work(
     entry.transcode += started.elapsed();
     let failure = match result {
         Ok(outcome) => {
-            shared.costs.learn(&entry.job, &outcome.stats, started.elapsed(), shared.config.cpus);
+            let took = started.elapsed();
+            shared.costs.learn(&entry.job, &outcome.stats, took, shared.config.cpus);
+            shared.went(Duration::from_micros(outcome.stats.cpu_us), took, Instant::now());
             entry.answer(Ok(outcome));
             return None;
         }

@@ -11,14 +11,15 @@ use crate::ladder::{Plan, PlannedOutput, PlannedVideo, Source, players_take};
 use crate::protocol::{DegradedWhat, OutputContainer};
 use crate::segment::Cut;
 
-/// Segments in a row that would have had ample time at the better level, before it is gone back to.
-const PATIENCE: u32 = 3;
-/// The most of them, where going back was soon regretted again and again.
-const MOST_PATIENCE: u32 = 48;
+/// Media, of segments in a row that would have had ample time at a better level, before it is gone back to. Of 2 s each
+/// that is the third segment after the load, and all is as asked again within 10 s.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// The most of it, where going back was soon regretted again and again.
+const MOST_PATIENCE: Duration = Duration::from_secs(96);
 /// Ample: this part of the time that there is would do.
 const AMPLE: u32 = 2;
-/// Segments after a step back by which it was right, and what was regretted before is forgotten.
-const SETTLED: u32 = 30;
+/// Media after a way back by which it was right, and what was regretted before is forgotten.
+const SETTLED: Duration = Duration::from_secs(60);
 
 /// What becomes of one video rendition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +72,11 @@ impl Level {
     /// Where in the outcome of the video's job a rendition of the plan is; None where it is not made.
     pub fn place(&self, index: usize) -> Option<usize> {
         self.fate(index).is_made().then(|| (0..index).filter(|&before| self.fate(before).is_made()).count())
+    }
+
+    /// Whether no worker makes any picture of it.
+    pub fn is_free(&self) -> bool {
+        !self.0.is_empty() && !self.0.iter().any(|fate| fate.is_made())
     }
 
     /// Whether it can be had of this segment.
@@ -178,38 +184,59 @@ pub(super) enum Choice {
     Late(usize),
 }
 
-/// Which level segments are made at: down at once as far as it takes, back a step at a time and only after a while.
+/// How much time there is for the next segment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Time {
+    /// Until it is to be there.
+    pub left: Duration,
+    /// Until its work would be begun.
+    pub waits: Duration,
+    /// Its media.
+    pub lasts: Duration,
+}
+
+/// Which level segments are made at: down at once as far as it takes, back only after a while, to the best level that
+/// had ample time all the while.
 #[derive(Debug)]
 pub(super) struct Degrader {
     level: usize,
-    /// By level: how many segments in a row would have had ample time at it.
-    ample: Vec<u32>,
-    patience: u32,
-    /// Segments since the level changed, and whether that was a step back.
-    since: u32,
+    /// By level: the media of how many segments in a row would have had ample time at it.
+    ample: Vec<Duration>,
+    patience: Duration,
+    /// Media since the level changed, and whether that was a way back.
+    since: Duration,
     went_back: bool,
 }
 
 impl Degrader {
     /// For so many levels; at least one.
     pub fn new(levels: usize) -> Self {
-        Self { level: 0, ample: vec![0; levels.max(1)], patience: PATIENCE, since: 0, went_back: false }
+        let ample = vec![Duration::ZERO; levels.max(1)];
+        Self { level: 0, ample, patience: PATIENCE, since: Duration::ZERO, went_back: false }
     }
 
-    /// The level of the next segment, which is to be there in `left`. `projected`: how long it would take at a level;
-    /// None where that level can't be had of it. `waits`: how long until its work would be begun.
+    /// The level of the next segment. `projected`: how long it would take at a level; None where that level can't be had
+    /// of it. `has_room`: whether there are processors for a better level, besides what all sessions are made at.
     ///
     /// Where no level is in time but the last can be begun in time, it is: what comes late is better than nothing, and
     /// tells what it took. The projection may be wrong.
-    pub fn next(&mut self, left: Duration, waits: Duration, projected: impl Fn(usize) -> Option<Duration>) -> Choice {
+    pub fn next(
+        &mut self,
+        time: Time,
+        projected: impl Fn(usize) -> Option<Duration>,
+        has_room: impl Fn(usize) -> bool,
+    ) -> Choice {
+        let Time { left, waits, lasts } = time;
+        // A long segment is one observation all the same.
+        let lasts = lasts.min(PATIENCE);
         let takes: Vec<Option<Duration>> = (0..self.ample.len()).map(projected).collect();
         let fits = |level: &usize| takes.get(*level).copied().flatten().is_some_and(|takes| takes <= left);
-        for (ample, takes) in self.ample.iter_mut().zip(&takes) {
-            let has = takes.is_some_and(|takes| takes <= left / AMPLE);
-            *ample = if has { ample.saturating_add(1) } else { 0 };
+        for (level, (ample, takes)) in self.ample.iter_mut().zip(&takes).enumerate() {
+            let has = takes.is_some_and(|takes| takes <= left / AMPLE) && (level >= self.level || has_room(level));
+            *ample = if has { ample.saturating_add(lasts) } else { Duration::ZERO };
         }
-        self.since = self.since.saturating_add(1);
-        if self.went_back && self.since == SETTLED {
+        self.since = self.since.saturating_add(lasts);
+        if self.went_back && self.since >= SETTLED {
             self.patience = PATIENCE;
         }
         if fits(&self.level) {
@@ -229,9 +256,8 @@ impl Degrader {
     }
 
     fn go_back(&mut self) -> usize {
-        let better = self.level.checked_sub(1).filter(|&better| self.ample[better] >= self.patience);
-        if let Some(better) = better {
-            (self.level, self.since, self.went_back) = (better, 0, true);
+        if let Some(better) = (0..self.level).find(|&better| self.ample[better] >= self.patience) {
+            (self.level, self.since, self.went_back) = (better, Duration::ZERO, true);
         }
         self.level
     }
@@ -243,8 +269,8 @@ impl Degrader {
         if self.went_back && self.since < SETTLED {
             self.patience = (2 * self.patience).min(MOST_PATIENCE);
         }
-        (self.level, self.since, self.went_back) = (level, 0, false);
-        self.ample.fill(0);
+        (self.level, self.since, self.went_back) = (level, Duration::ZERO, false);
+        self.ample.fill(Duration::ZERO);
     }
 }
 

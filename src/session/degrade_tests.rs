@@ -182,17 +182,23 @@ fn only_a_segment_that_stands_alone_is_copied_among_those_that_are_made() {
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
+/// Of a segment of two seconds.
+fn time(left: u64, waits: u64) -> Time {
+    Time { left: MS(left), waits: MS(waits), lasts: MS(2000) }
+}
+
 /// A segment each: what the levels take with this load, of a second.
 fn levels_at(degrader: &mut Degrader, loads: &[u64]) -> Vec<usize> {
-    let next = |&load: &u64| match degrader.next(MS(1000), MS(0), |level| Some(MS(load / (1 + level as u64)))) {
-        Choice::Level(level) => level,
-        Choice::Late(_) => panic!("it can be begun"),
-    };
-    loads.iter().map(next).collect()
+    let mut next =
+        |&load: &u64| match degrader.next(time(1000, 0), |level| Some(MS(load / (1 + level as u64))), |_| true) {
+            Choice::Level(level) => level,
+            Choice::Late(_) => panic!("it can be begun"),
+        };
+    loads.iter().map(&mut next).collect()
 }
 
 #[test]
-fn down_at_once_as_far_as_it_takes_and_back_a_step_at_a_time_after_a_while() {
+fn down_at_once_as_far_as_it_takes_and_back_as_far_as_was_ample_all_the_while() {
     let mut degrader = Degrader::new(4);
     assert_eq!(levels_at(&mut degrader, &[1000, 1001, 2500, 2500]), [0, 1, 2, 2]);
     // In time at the better level, but not amply.
@@ -201,9 +207,40 @@ fn down_at_once_as_far_as_it_takes_and_back_a_step_at_a_time_after_a_while() {
     assert_eq!(levels_at(&mut degrader, &[900; 10]), [2, 2, 1, 1, 1, 1, 1, 1, 1, 1]);
     assert_eq!(levels_at(&mut degrader, &[100; 4]), [1, 1, 0, 0]);
     assert_eq!(levels_at(&mut degrader, &[100; 40]), [0; 40]);
-    // With all the time in the world each further step takes one segment.
     assert_eq!(levels_at(&mut degrader, &[4000]), [3]);
-    assert_eq!(levels_at(&mut degrader, &[1; 6]), [3, 3, 2, 1, 0, 0]);
+    assert_eq!(levels_at(&mut degrader, &[1; 6]), [3, 3, 0, 0, 0, 0]);
+}
+
+#[test]
+fn within_ten_seconds_after_the_load_all_is_as_asked_again() {
+    for lasts in [200, 500, 1000, 2000, 4000, 6000, 10_000] {
+        let mut degrader = Degrader::new(8);
+        let mut next = |takes: u64| {
+            let time = Time { left: MS(2 * lasts), waits: MS(0), lasts: MS(lasts) };
+            degrader.next(time, |level| Some(MS(if level == 7 { 0 } else { takes })), |_| true)
+        };
+        assert_eq!(next(4 * lasts), Choice::Level(7));
+        // The first is cut as long after the load as it lasts.
+        let back = (1..).find(|_| next(lasts) == Choice::Level(0)).unwrap();
+        assert!(back * lasts <= 10_000, "{back} segments of {lasts} ms");
+        assert!(back * lasts >= 4_000, "not at once: {back} segments of {lasts} ms");
+    }
+}
+
+#[test]
+fn without_room_beside_what_others_are_made_at_it_does_not_go_back() {
+    let mut degrader = Degrader::new(3);
+    let mut next = |takes: u64, room: usize| {
+        let choice = degrader.next(time(1000, 0), |level| Some(MS(takes / (1 + level as u64))), |level| level >= room);
+        let Choice::Level(level) = choice else { panic!("{choice:?}") };
+        level
+    };
+    assert_eq!(next(3000, 0), 2);
+    assert_eq!([2, 2, 2, 2, 2, 2].map(|room| next(10, room)), [2; 6]);
+    assert_eq!([1, 1, 1, 1].map(|room| next(10, room)), [2, 2, 1, 1]);
+    assert_eq!([0, 0, 0].map(|room| next(10, room)), [1, 1, 0]);
+    // Room that ends takes nothing away.
+    assert_eq!([1, 1].map(|room| next(10, room)), [0, 0]);
 }
 
 #[test]
@@ -227,47 +264,47 @@ fn a_step_back_that_is_soon_regretted_is_tried_again_ever_later() {
 fn late_only_where_it_could_not_even_be_begun() {
     let mut degrader = Degrader::new(3);
     let never = |_| Some(MS(5000));
-    assert_eq!(degrader.next(MS(1000), MS(999), never), Choice::Level(2));
-    assert_eq!(degrader.next(MS(1000), MS(1000), never), Choice::Late(2));
+    let mut next =
+        |left, waits, takes: &dyn Fn(usize) -> Option<Duration>| degrader.next(time(left, waits), takes, |_| true);
+    assert_eq!(next(1000, 999, &never), Choice::Level(2));
+    assert_eq!(next(1000, 1000, &never), Choice::Late(2));
     // The last can't be had of this segment.
     let but_the_last = |level| (level < 2).then_some(MS(5000));
-    assert_eq!(degrader.next(MS(1000), MS(1000), but_the_last), Choice::Late(1));
-    assert_eq!(degrader.next(MS(1000), MS(0), but_the_last), Choice::Level(1));
+    assert_eq!(next(1000, 1000, &but_the_last), Choice::Late(1));
+    assert_eq!(next(1000, 0, &but_the_last), Choice::Level(1));
     // What takes no work is never late.
-    assert_eq!(degrader.next(MS(0), MS(9000), |level| Some(MS(if level == 2 { 0 } else { 1 }))), Choice::Level(2));
+    assert_eq!(next(0, 9000, &|level| Some(MS(if level == 2 { 0 } else { 1 }))), Choice::Level(2));
 }
 
 #[test]
 fn where_the_level_can_not_be_had_a_better_one_in_time_is_and_nothing_is_forgotten() {
     let mut degrader = Degrader::new(3);
-    let busy = |level| Some(MS([3000, 2000, 0][level]));
-    assert_eq!(degrader.next(MS(1000), MS(0), busy), Choice::Level(2));
-    let open = |level| [Some(MS(900)), Some(MS(800)), None][level];
-    assert_eq!(degrader.next(MS(1000), MS(0), open), Choice::Level(1));
-    assert_eq!(degrader.next(MS(1000), MS(0), |level| Some(MS([900, 800, 0][level]))), Choice::Level(2));
+    let mut next = |takes: [Option<u64>; 3]| degrader.next(time(1000, 0), |level| takes[level].map(MS), |_| true);
+    assert_eq!(next([Some(3000), Some(2000), Some(0)]), Choice::Level(2));
+    assert_eq!(next([Some(900), Some(800), None]), Choice::Level(1));
+    assert_eq!(next([Some(900), Some(800), Some(0)]), Choice::Level(2));
 }
 
 proptest! {
     /// Whatever comes: a chosen level is in time where any possible one is, it is the first in the order that is, unless
-    /// a better one was left a while ago; and levels go up only one at a time, only after segments that had ample time.
+    /// a better one was left a while ago; and back it goes only after segments that had ample time, and room, all the while.
     #[test]
     fn any_load_is_met_in_order_and_without_flapping(
         levels in 1_usize..8,
-        loads in prop::collection::vec((0_u64..4000, 0_u64..1500, any::<bool>()), 1..300),
+        loads in prop::collection::vec((0_u64..4000, 0_u64..1500, any::<bool>(), 0_usize..8), 1..300),
     ) {
         let mut degrader = Degrader::new(levels);
         // By level, since it last went down: segments in a row that would have had ample time there.
-        let mut ample = vec![0; levels];
-        for (load, left, all) in loads {
+        let mut ample = vec![Duration::ZERO; levels];
+        for (load, left, all, room) in loads {
             // Each level costs no more than the one before; the last may not be possible.
             let takes = |level: usize| {
                 (all || level + 1 < levels || levels == 1).then(|| MS(load * (levels - level) as u64 / levels as u64))
             };
             let fits = |level: usize| takes(level).is_some_and(|takes| takes <= MS(left));
             let was = degrader.level;
-            let choice = degrader.next(MS(left), MS(0), takes);
+            let choice = degrader.next(time(left, 0), takes, |level| level >= room);
             let now = degrader.level;
-            prop_assert!(now + 1 >= was, "up by one at most");
             match choice {
                 Choice::Level(level) => {
                     prop_assert!(takes(level).is_some());
@@ -279,14 +316,14 @@ proptest! {
                 Choice::Late(_) => prop_assert!(left == 0 && !(0..levels).any(fits)),
             }
             for (level, ample) in ample.iter_mut().enumerate() {
-                let has = takes(level).is_some_and(|takes| takes <= MS(left) / AMPLE);
-                *ample = if has { *ample + 1 } else { 0 };
+                let has = takes(level).is_some_and(|takes| takes <= MS(left) / AMPLE) && (level >= was || level >= room);
+                *ample = if has { *ample + MS(2000) } else { Duration::ZERO };
             }
             if now < was {
                 prop_assert!(ample[now] >= PATIENCE, "back only after a while of ample time");
             }
             if now > was {
-                ample.fill(0);
+                ample.fill(Duration::ZERO);
             }
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::Instant;
 
+use super::degrade::Level;
 use super::intake::{Pending, Slot};
 use super::output::{Output, OutputState, Rendered};
 use super::resume::{Leaving, Progress, Survival, leaves};
@@ -16,7 +17,8 @@ use crate::job::{Failure, FailureCode};
 use crate::ladder::Plan;
 use crate::media::{Hdr, Ticks, Timescale};
 use crate::protocol::{
-    Degraded, Done, ErrorMessage, MoveReason, Moved, Receipt, Resume, SegmentError, SegmentOutcome, ServerMessage,
+    Degraded, DegradedWhat, DegradedWhy, Done, ErrorMessage, MoveReason, Moved, Receipt, Resume, SegmentError,
+    SegmentOutcome, ServerMessage,
 };
 use crate::telemetry::metrics::Direction;
 
@@ -123,15 +125,16 @@ impl<O: Outlet> Delivery<O> {
         let made = made.unwrap_or_else(|error| lost(&pending, &error.to_string()));
         let delivering = Instant::now();
         let mut receipt = self.open_receipt(&pending, &made);
-        let mut failure = None;
+        let (mut failure, mut there) = (None, Vec::new());
         let mut outputs = std::mem::take(&mut self.outputs);
         for output in &mut outputs {
-            if let Some(degraded) = output.degraded(&pending) {
+            if let Some(degraded) = output.degraded(&made.level) {
                 self.degraded(&mut receipt, degraded);
             }
             match output.render(&pending, &made) {
                 Ok(Some(rendered)) => {
                     self.send(&mut receipt, output, rendered).await?;
+                    there.extend(output.name().map(str::to_owned));
                 }
                 Ok(None) => {}
                 Err(reason) => {
@@ -147,6 +150,9 @@ impl<O: Outlet> Delivery<O> {
         }
         let (latency, metrics) = (pending.complete_at.elapsed(), self.context.metrics.clone());
         receipt.latency_ms = latency.as_millis() as u64;
+        if pending.deadline.is_some_and(|deadline| latency > deadline) {
+            self.delivered_late(&mut receipt, &there);
+        }
         let hopeless = match failure {
             Some((output, reason)) => self.failed(&mut receipt, output, reason).await?,
             None => None,
@@ -241,6 +247,14 @@ impl<O: Outlet> Delivery<O> {
         receipt.degraded.push(degraded);
     }
 
+    /// Some of the segment was handed on after its deadline: so it is said of each output that is there.
+    fn delivered_late(&self, receipt: &mut Receipt, there: &[String]) {
+        for output in there {
+            let (what, why) = (DegradedWhat::DeliveredLate, DegradedWhy::Late);
+            self.degraded(receipt, Degraded { output: output.clone(), what, why, detail: None });
+        }
+    }
+
     /// Says the failure in the receipt and in an error. Where nothing has gone well so far and the media is at fault,
     /// the session is to end with what is returned: the rest of it would fare no better.
     async fn failed(
@@ -320,6 +334,7 @@ fn lost(pending: &Pending, reason: &str) -> Made {
     Made {
         schedules: Arc::default(),
         hdr: Hdr::default(),
+        level: Level::default(),
         video: pending.segment.video.as_ref().map(|_| Err(failure())),
         audio: pending.segment.audio.iter().map(|_| Some(Err(failure()))).collect(),
         queued: Duration::ZERO,

@@ -10,27 +10,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::captions::Captions;
-use super::degrade::{Choice, Degrader, Level};
 use super::events::{Held as HeldEvents, Riding};
+use super::live::Live;
 use super::resume::{Given, InputPlace, Leaving, Place, stops_reading};
 use super::scratch::ScratchFile;
-use super::work::{self, Jobs, Made, Planner, PlannerState};
+use super::tracks::{container, container_name, describe};
+use super::work::{Made, Planner, PlannerState};
 use super::{Caller, Context, Fatal, Incoming, Wanted};
 use crate::ladder::{self, Plan};
-use crate::media::demux::{self, Container, Demuxer, Event};
-use crate::media::{self, DataUnit, Format, Track};
-use crate::pool::{Claim, Reservation, SessionId};
-use crate::protocol::{InputContainer, Mode, Pressure, PressureLevel, ServerMessage, TrackInfo, Tracks};
+use crate::media::demux::{self, Demuxer, Event};
+use crate::media::{self, DataUnit, Track};
+use crate::pool::Reservation;
+use crate::protocol::{Mode, Pressure, PressureLevel, ServerMessage, Tracks};
 use crate::segment::{self, Point, Segment, Segmenter};
 use crate::telemetry::metrics::{Held, Operation};
 
 /// How long a lagging track is waited for, milliseconds: in `live` mode latency counts for more.
 const MAX_SKEW_MS: (u32, u32) = (3_000, 30_000);
-
-/// What is kept for a session that is in no hurry, cores.
-const FILE_CORES: f64 = 0.02;
-/// How much the newest segment counts in what a session needs.
-const NEWEST: f64 = 0.3;
 
 /// Where intake hands things on.
 pub(super) struct Ways<'a> {
@@ -61,11 +57,11 @@ pub(super) struct Pending {
     pub captions: Captions,
     /// What was read until it was cut.
     pub events: Riding,
-    /// What it is made at.
-    pub level: Level,
     pub made: AbortOnDropHandle<Made>,
     /// When its last byte had come.
     pub complete_at: Instant,
+    /// How long after that it is wanted, in `live` mode.
+    pub deadline: Option<Duration>,
     /// The place; free again when the segment has been delivered.
     pub place: OwnedSemaphorePermit,
     pub counted: Held,
@@ -86,10 +82,10 @@ pub(super) async fn run(
     settings.target_ms = wanted.segment_ms.unwrap_or(settings.target_ms);
     settings.max_skew_ms = if wanted.mode == Mode::Live { MAX_SKEW_MS.0 } else { MAX_SKEW_MS.1 };
     let spool = Box::new(ScratchFile::new(context.scratch.clone(), context.metrics.scratch()));
-    let session = context.pool.session();
+    let usual = 2 * Duration::from_millis(u64::from(settings.target_ms));
+    let deadline = wanted.deadline.unwrap_or(usual);
     let mut intake = Intake {
-        session,
-        demand: 0.0,
+        live: Live::new(context.pool.clone(), ways.reservation, wanted.mode, deadline),
         demuxer: Demuxer::new(container(wanted.container), context.settings.demux, spool),
         context,
         caller,
@@ -124,10 +120,7 @@ pub(super) async fn run(
 }
 
 struct Intake<'a> {
-    /// In the pool's queue.
-    session: SessionId,
-    /// Processors that it needs, as far as is known.
-    demand: f64,
+    live: Live<'a>,
     context: Arc<Context>,
     caller: Caller,
     wanted: Wanted,
@@ -173,8 +166,6 @@ enum Begin<'a> {
 struct Source {
     plan: Arc<Plan>,
     segmenter: Segmenter,
-    /// In `live` mode, from the first segment on.
-    levels: Option<(Vec<Level>, Degrader)>,
 }
 
 impl Intake<'_> {
@@ -327,10 +318,13 @@ impl Intake<'_> {
             tracks: tracks.iter().map(|track| describe(track, plan.uses(track.id))).collect(),
             outputs: plan.describe(),
         };
-        self.settle(&plan)?;
+        self.live.settle(&plan).map_err(|full| {
+            self.context.metrics.session_rejected("capacity");
+            Fatal::new("full", full.to_string())
+        })?;
         let plan = Arc::new(plan);
         self.planner = Planner::default();
-        self.source = Some(Source { plan: plan.clone(), segmenter, levels: None });
+        self.source = Some(Source { plan: plan.clone(), segmenter });
         self.tracks = tracks;
         self.hand_on(Slot::Plan(plan, Box::new(message))).await
     }
@@ -369,11 +363,11 @@ impl Intake<'_> {
 
     /// Reserves a place, which may take until another segment is delivered, and starts the work.
     async fn submit(&mut self, segment: Segment) -> Result<(), Fatal> {
-        let Some(source) = &self.source else { return Ok(()) };
+        let Some(plan) = self.source.as_ref().map(|source| source.plan.clone()) else { return Ok(()) };
         let complete_at = Instant::now();
-        let captions = captions(&source.plan, &segment);
+        let captions = captions(&plan, &segment);
         let events = self.events.take(self.demuxer.damaged_data());
-        let jobs = self.planner.jobs(&source.plan, &segment);
+        let jobs = self.planner.jobs(&plan, &segment);
         self.next_seq = segment.seq + 1;
         let place_after = self.place_after(&segment);
         let place = match self.places.clone().try_acquire_owned() {
@@ -386,20 +380,19 @@ impl Intake<'_> {
             }
         };
         let counted = self.context.metrics.segment_in_flight();
-        let claim = self.claim(complete_at);
-        self.demand(&segment, &jobs);
-        let (level, late) = self.level(&jobs, &segment, claim);
-        let jobs = jobs.at(&level);
-        let pixels = if late { 0 } else { jobs.pixels() };
+        let claim = self.live.claim(complete_at.into());
+        let decision = self.live.decide(&plan, &segment, &jobs, claim);
+        let pixels = if decision.late { 0 } else { jobs.pixels(&decision.level) };
         let context = self.context.clone();
-        let made = async move { if late { jobs.late() } else { jobs.run(&context.pool, claim).await } };
+        let deadline = claim.deadline.map(|by| by.into_std() - complete_at);
+        let made = async move { jobs.run(&context.pool, claim, decision).await };
         let pending = Pending {
             segment,
             captions,
             events,
-            level,
             made: AbortOnDropHandle::new(tokio::spawn(made)),
             complete_at,
+            deadline,
             place,
             counted,
             place_after,
@@ -410,65 +403,6 @@ impl Intake<'_> {
         // Paid behind the work: a segment is never late for it, only the next comes later.
         self.pay(Due::Pixels(pixels)).await;
         Ok(())
-    }
-
-    /// The session needs what its plan costs at the pace of its media, if it is live; if not, it has time. Copies cost
-    /// next to nothing.
-    fn settle(&mut self, plan: &Plan) -> Result<(), Fatal> {
-        let costs = self.context.pool.costs();
-        let second = work::second(plan);
-        self.demand = match (second.is_empty(), self.wanted.mode) {
-            (true, _) => 0.0,
-            (false, Mode::File) => FILE_CORES,
-            (false, Mode::Live) => second.iter().map(|job| costs.of(job).as_secs_f64()).sum(),
-        };
-        self.ways.reservation.settle(self.demand, tokio::time::Instant::now()).map_err(|full| {
-            self.context.metrics.session_rejected("capacity");
-            Fatal::new("full", full.to_string())
-        })
-    }
-
-    /// Follows what the segments of a live session cost, by the jobs as they were asked for.
-    fn demand(&mut self, segment: &Segment, jobs: &Jobs) {
-        let media = (segment.end - segment.start).0 as f64 / f64::from(segment.timescale.get());
-        if self.wanted.mode == Mode::File || self.demand == 0.0 || media <= 0.0 {
-            return;
-        }
-        let costs = self.context.pool.costs();
-        let now: f64 = jobs.all().map(|job| costs.of(job).as_secs_f64()).sum::<f64>() / media;
-        self.demand += NEWEST * (now - self.demand);
-        self.ways.reservation.update(self.demand, tokio::time::Instant::now());
-    }
-
-    /// In `live` mode a segment is wanted by a deadline.
-    fn claim(&self, complete_at: Instant) -> Claim {
-        let usual = 2 * Duration::from_millis(u64::from(self.settings.target_ms));
-        let deadline = complete_at + self.wanted.deadline.unwrap_or(usual);
-        let live = self.wanted.mode == Mode::Live;
-        Claim { session: self.session, deadline: live.then(|| tokio::time::Instant::from_std(deadline)) }
-    }
-
-    /// What the segment is made at, and whether even that would be too late. All as asked, save in `live` mode.
-    fn level(&mut self, jobs: &Jobs, segment: &Segment, claim: Claim) -> (Level, bool) {
-        let (Some(source), Some(deadline), true) = (&mut self.source, claim.deadline, jobs.video.is_some()) else {
-            return (Level::default(), false);
-        };
-        let pool = &self.context.pool;
-        let (levels, degrader) = source.levels.get_or_insert_with(|| {
-            let levels = jobs.levels(&source.plan, |job| pool.costs().of(job));
-            let degrader = Degrader::new(levels.len());
-            (levels, degrader)
-        });
-        let takes = |level: &Level| {
-            let possible = segment.video.as_ref().is_none_or(|cut| level.can_be_of(cut));
-            let cost = jobs.cost_at(level, |job| pool.costs().of(job));
-            possible.then(|| cost.map_or(Duration::ZERO, |cost| pool.projected(claim, cost)))
-        };
-        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-        let waits = pool.projected(claim, Duration::ZERO);
-        let choice = degrader.next(left, waits, |index| levels.get(index).and_then(takes));
-        let (Choice::Level(index) | Choice::Late(index)) = choice;
-        (levels.get(index).cloned().unwrap_or_default(), matches!(choice, Choice::Late(_)))
     }
 
     /// Waits until the caller's quota allows for it; not where the session is to be left.
@@ -525,48 +459,4 @@ fn captions(plan: &Plan, segment: &Segment) -> Captions {
     video
         .zip(segment.video.as_ref())
         .map_or_else(Captions::default, |(video, cut)| Captions::of(cut, video.source.codec))
-}
-
-fn container(requested: InputContainer) -> Option<Container> {
-    match requested {
-        InputContainer::Auto => None,
-        InputContainer::Mp4 => Some(Container::Mp4),
-        InputContainer::Webm => Some(Container::Webm),
-        InputContainer::Ts => Some(Container::Ts),
-    }
-}
-
-fn container_name(container: Container) -> &'static str {
-    match container {
-        Container::Mp4 => "mp4",
-        Container::Webm => "webm",
-        Container::Ts => "ts",
-    }
-}
-
-fn describe(track: &Track, used: bool) -> TrackInfo {
-    let mut info = TrackInfo {
-        id: track.id.0,
-        kind: String::new(),
-        codec: String::new(),
-        width: None,
-        height: None,
-        sample_rate: None,
-        channels: None,
-        language: track.language.clone(),
-        timescale: track.timescale.get(),
-        used,
-    };
-    match &track.format {
-        Format::Video(video) => {
-            (info.kind, info.codec) = ("video".into(), video.codec_string.clone());
-            (info.width, info.height) = (Some(video.width), Some(video.height));
-        }
-        Format::Audio(audio) => {
-            (info.kind, info.codec) = ("audio".into(), audio.codec_string.clone());
-            (info.sample_rate, info.channels) = (Some(audio.sample_rate), Some(audio.channels));
-        }
-        Format::Other { kind, codec } => (info.kind, info.codec) = (kind.clone(), codec.clone()),
-    }
-    info
 }

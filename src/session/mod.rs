@@ -10,10 +10,12 @@ mod degrade;
 mod delivery;
 mod events;
 mod intake;
+mod live;
 mod output;
 mod resume;
 mod schedule;
 mod scratch;
+mod tracks;
 mod wanted;
 mod work;
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::degrade::Fate;
+use super::degrade::{Fate, Level};
 use super::intake::Pending;
 use super::work::Made;
 use crate::job::{Encoded, EncodedSample, Failure, FailureCode, Schedule, Shown, VideoSpec};
@@ -93,9 +93,9 @@ impl Output {
     }
 
     /// What is made of it in this segment that was not asked for, for want of time.
-    pub fn degraded(&self, pending: &Pending) -> Option<Degraded> {
+    pub fn degraded(&self, level: &Level) -> Option<Degraded> {
         let planned = self.plan.outputs.get(self.index)?;
-        let fate = pending.level.fate(rendition(planned.video)?);
+        let fate = level.fate(rendition(planned.video)?);
         let detail = if let Fate::Preset(preset) = fate { Some(preset.name().to_owned()) } else { None };
         Some(Degraded { output: planned.name.clone(), what: fate.what()?, why: DegradedWhy::Late, detail })
     }
@@ -105,7 +105,7 @@ impl Output {
         let plan = self.plan.clone();
         let Some(planned) = plan.outputs.get(self.index) else { return Ok(None) };
         let segment = &pending.segment;
-        let fate = rendition(planned.video).map_or(Fate::AsAsked, |index| pending.level.fate(index));
+        let fate = rendition(planned.video).map_or(Fate::AsAsked, |index| made.level.fate(index));
         if fate == Fate::LeftOut {
             return Ok(None);
         }
@@ -283,7 +283,7 @@ fn video_lane(plan: &Plan, source: Source, pending: &Pending, made: &Made) -> Re
             (planned.source.clone(), copied(cut), (planned.track.timescale, cut.span), closed)
         }
         Source::Rendition(index) => {
-            let encoded = encoded(made.video.as_ref(), pending.level.place(index).unwrap_or(index))?;
+            let encoded = encoded(made.video.as_ref(), made.level.place(index).unwrap_or(index))?;
             let Some(spec) = planned.renditions.get(index) else { return Ok(None) };
             let schedule = made.schedules.get(index).and_then(Option::as_ref);
             let times = match schedule {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::degrade::{self, Level};
+use super::live::Decision;
 use super::schedule::{Pictures, schedule};
 use crate::job::{AudioSpec, Failure, FailureCode, Job, Outcome, Schedule, VideoSpec, Work};
 use crate::ladder::{AudioTarget, Plan};
@@ -59,6 +60,8 @@ pub(super) struct Made {
     pub schedules: Arc<[Option<Schedule>]>,
     pub hdr: Hdr,
     pub audio: Vec<Option<Result<Outcome, Failure>>>,
+    /// What it was made at.
+    pub level: Level,
     pub queued: Duration,
     pub transcode: Duration,
     pub cpu: Duration,
@@ -202,15 +205,6 @@ pub(super) fn second(plan: &Plan) -> Vec<Job> {
 }
 
 impl Jobs {
-    pub fn all(&self) -> impl Iterator<Item = &Job> {
-        self.video.iter().chain(self.audio.iter().flatten())
-    }
-
-    /// These jobs at a level.
-    pub fn at(self, level: &Level) -> Self {
-        Self { video: self.video_at(level), ..self }
-    }
-
     /// The video's job at a level; None where none of it is left.
     fn video_at(&self, level: &Level) -> Option<Job> {
         let job = self.video.as_ref()?;
@@ -239,13 +233,14 @@ impl Jobs {
     }
 
     /// What comes of jobs that are not begun, since they would come too late.
-    pub fn late(self) -> Made {
+    fn late(self, level: Level) -> Made {
         let failed = |_| Err(Failure::new(FailureCode::Late, "it would not have come by the deadline"));
         Made {
             video: self.video.map(failed),
             audio: self.audio.into_iter().map(|job| job.map(failed)).collect(),
             schedules: self.schedules,
             hdr: self.hdr,
+            level,
             queued: Duration::ZERO,
             transcode: Duration::ZERO,
             cpu: Duration::ZERO,
@@ -253,15 +248,24 @@ impl Jobs {
         }
     }
 
-    /// Pixels that are made: of each picture in the window, in each rendition of the video.
-    pub fn pixels(&self) -> u64 {
-        let Some(Job { units, window, work: Work::Video { renditions, .. }, .. }) = &self.video else { return 0 };
+    /// Pixels that are made at a level: of each picture in the window, in each rendition of the video.
+    pub fn pixels(&self, level: &Level) -> u64 {
+        let Some(Job { units, window, work: Work::Video { renditions, .. }, .. }) = self.video_at(level) else {
+            return 0;
+        };
         let pictures = units.iter().filter(|unit| window.contains(unit.pts)).count() as u64;
         renditions.iter().map(|spec| u64::from(spec.width) * u64::from(spec.height)).sum::<u64>() * pictures
     }
 
-    /// Runs all jobs side by side.
-    pub async fn run(self, pool: &Pool, claim: Claim) -> Made {
+    /// Runs all jobs side by side, the sound's first: they are short, and never made of less.
+    pub async fn run(mut self, pool: &Pool, claim: Claim, decision: Decision) -> Made {
+        let Decision { mut level, late, instead } = decision;
+        self.video = self.video_at(&level);
+        if late {
+            return self.late(level);
+        }
+        let begun_by = instead.as_ref().map(|(_, by)| *by).or(claim.deadline);
+        let claim = Claim { deadline: begun_by, ..claim };
         let run = |job: Option<Job>| async move {
             match job {
                 Some(job) => Some(pool.run(job, claim).await),
@@ -269,12 +273,19 @@ impl Jobs {
             }
         };
         let audio = futures_util::future::join_all(self.audio.into_iter().map(run));
-        let (video, audio) = tokio::join!(run(self.video), audio);
+        let (audio, mut video) = tokio::join!(audio, run(self.video));
+        let is_late = |done: &Done| done.result.as_ref().is_err_and(|failure| failure.code == FailureCode::Late);
+        if let Some((free, _)) = instead
+            && video.as_ref().is_some_and(is_late)
+        {
+            (level, video) = (free, None);
+        }
         let all = || audio.iter().chain([&video]).flatten();
         let cpu = |done: &Done| done.result.as_ref().map_or(0, |outcome| outcome.stats.cpu_us);
         Made {
             schedules: self.schedules,
             hdr: self.hdr,
+            level,
             queued: all().map(|done| done.queued).max().unwrap_or_default(),
             transcode: all().map(|done| done.transcode).max().unwrap_or_default(),
             cpu: Duration::from_micros(all().map(cpu).sum()),

@@ -23,6 +23,13 @@ impl Service {
         Self::run(serve, flags)
     }
 
+    /// The same, it and its workers on one processor alone.
+    pub fn on_processor(number: usize, flags: &[&str]) -> Self {
+        let mut serve = Command::new("taskset");
+        serve.args(["-c", &number.to_string(), env!("CARGO_BIN_EXE_segmill"), "serve"]);
+        Self::run(serve, flags)
+    }
+
     /// The same service with workers that can be told to fail by a file in `folder` (`examples/chaos_service.rs`).
     pub fn chaos(folder: &Path, flags: &[&str]) -> Self {
         let test = std::env::current_exe().expect("a test has a path");
