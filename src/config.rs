@@ -397,6 +397,10 @@ pub struct Capacity {
     #[arg(long, env = "SEGMILL_HOLD_WINDOW", value_name = "DURATION", default_value = "10s",
           value_parser = duration::<100, 60_000>)]
     pub hold_window: Duration,
+
+    /// Whether a worker measures how fast this machine is, once it is ready and has nothing else to do
+    #[arg(long, env = "SEGMILL_CALIBRATE", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub calibrate: bool,
 }
 
 /// Space for files whose index comes last. On Cloud Run this is memory.

@@ -141,6 +141,7 @@ async fn what_jobs_cost_is_told_before_they_are_done() {
     config.args = vec!["worker".into()];
     config.env = segmill::pool::worker_env(std::env::vars_os());
     let pool = Pool::start(config, Arc::new(())).await.expect("it starts");
+    println!("load {}; calibrated: {:?}", overload::load(), pool.calibrate().await);
     let claim = Claim { session: pool.session(), deadline: None };
     let rungs = |preset| [720, 480, 360].map(|height| rendition(VideoCodec::H264, height, preset)).to_vec();
     let one = |codec, preset| vec![rendition(codec, 360, preset)];

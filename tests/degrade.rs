@@ -277,6 +277,24 @@ async fn what_can_not_be_copied_is_made_as_fast_as_can_be() {
     }
 }
 
+/// What a worker takes for a job of the service's own is what the cost of others is told by.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_worker_measures_the_machine_once_and_clients_notice_nothing() {
+    let service = Service::start(&["--workers", "1", "--calibrate", "true"]);
+    while service.metric("segmill_calibration_ratio") == Some(0.0) {
+        tokio::task::yield_now().await;
+        assert!(!service.log().contains("not calibrated"), "{}", service.log());
+    }
+    let ratio = service.metric("segmill_calibration_ratio").expect("a gauge");
+    println!("this machine takes {ratio:.2} of what is expected");
+    assert!((0.25..=4.0).contains(&ratio), "{ratio}");
+    assert_eq!(service.metric("segmill_frames_total{direction=\"out\"}"), Some(0.0), "nothing of it is a client's");
+    let session = client::stream(service.listen, start(ALL_THE_TIME, &OUTPUTS), clip().bytes(), 20_000).await;
+    verify::session(&clip(), &OUTPUTS, &session);
+    assert_eq!(service.workers().len(), 1);
+    assert!(!service.get_ops("/metrics").1.contains("segmill_worker_restarts_total{"), "no worker was lost for it");
+}
+
 #[test]
 fn push_says_what_was_degraded_and_leaves_hls_that_ffmpeg_reads_without_a_word() {
     let folder = TempDir::new().expect("a temporary folder");

@@ -1,15 +1,16 @@
 //! What a job costs: processor time, told from its pictures and samples before it is done.
 //!
 //! A job is taken apart (decoding, scaling, each encoder …), each part at so many nanoseconds a pixel or sample. The
-//! numbers of [`nanoseconds`] are rough, and only what is begun with: nothing is measured at the start. How fast this
-//! machine is, part by part, is learned from what jobs really took, and so is how much harder or easier than others the
-//! content of each stream is. A worker's word on that is bounded before it is believed.
+//! numbers of [`nanoseconds`] are rough, and only what is begun with, times what this machine took for a job of our own at
+//! the start. How fast it is part by part is learned from what jobs really took, and so is how much harder or easier than
+//! others the content of each stream is. A worker's word on that is bounded before it is believed.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::calibration::USUAL;
 use crate::job::{Job, Preset, Stats, Work};
 use crate::media::{Audio, AudioCodec, Format, Video, VideoCodec};
 
@@ -19,6 +20,8 @@ const PART_WEIGHT: f64 = 0.15;
 const SHAPE_WEIGHT: f64 = 0.4;
 /// How far a job may be off the model and still be believed to its full extent, as a factor.
 const FURTHEST: f64 = 8.0;
+/// How far this machine may be from that of the table and be believed, as a factor.
+const MACHINE_BOUND: f64 = 4.0;
 /// How far a part may come away from the table, as a factor.
 const PART_BOUND: f64 = 32.0;
 /// Shapes of jobs that are remembered.
@@ -32,6 +35,8 @@ pub struct Costs(Arc<Mutex<Model>>);
 
 #[derive(Debug, Default)]
 struct Model {
+    /// Factor on the whole table, once it is measured.
+    machine: Option<f64>,
     /// Factors on the table.
     parts: HashMap<Part, f64>,
     /// Factor on the sum, by shape, and by source for shapes not met before.
@@ -77,14 +82,27 @@ impl Costs {
     /// Takes note of what a job took: what its worker says, where that can be, in the time that it had on `cpus`
     /// processors.
     pub(super) fn learn(&self, job: &Job, stats: &Stats, wall: Duration, cpus: usize) {
-        let most = wall.as_secs_f64() * cpus.max(1) as f64;
-        let took = Duration::from_micros(stats.cpu_us).as_secs_f64().min(most);
+        let took = believed(stats, wall, cpus);
         let mut model = self.lock();
         let told = model.told(job) / 1e9;
         let ratio = took / told;
         if ratio.is_finite() && ratio > 0.0 {
             model.learn(job, ratio.clamp(1.0 / FURTHEST, FURTHEST));
         }
+    }
+
+    /// Takes note of what the job of [`super::calibration`] took here, unless others have taught more. What it took over
+    /// what it takes on the machine of the table.
+    pub(super) fn calibrate(&self, job: &Job, stats: &Stats, wall: Duration, cpus: usize) -> Option<f64> {
+        let mut model = self.lock();
+        let table: f64 = parts(job).into_iter().map(|(part, count)| nanoseconds(part) * count).sum();
+        let ratio = believed(stats, wall, cpus) * 1e9 / (table * USUAL);
+        if model.lessons > 0 || !ratio.is_finite() || ratio <= 0.0 {
+            return None;
+        }
+        let ratio = ratio.clamp(1.0 / MACHINE_BOUND, MACHINE_BOUND);
+        model.machine = Some(ratio);
+        Some(ratio)
     }
 
     /// No code that holds the lock can panic half-way through a change.
@@ -100,7 +118,7 @@ impl Model {
     }
 
     fn cost(&self, part: Part, count: f64) -> f64 {
-        nanoseconds(part) * self.parts.get(&part).copied().unwrap_or(1.0) * count
+        nanoseconds(part) * self.machine.unwrap_or(1.0) * self.parts.get(&part).copied().unwrap_or(1.0) * count
     }
 
     fn factor(&self, job: &Job) -> f64 {
@@ -130,6 +148,11 @@ impl Model {
             *factor = (*factor * ratio.powf(PART_WEIGHT * share)).clamp(1.0 / PART_BOUND, PART_BOUND);
         }
     }
+}
+
+/// Seconds of processor time that a worker tells of, where they can be, in the time that it had.
+fn believed(stats: &Stats, wall: Duration, cpus: usize) -> f64 {
+    Duration::from_micros(stats.cpu_us).as_secs_f64().min(wall.as_secs_f64() * cpus.max(1) as f64)
 }
 
 /// What the job is made of, and how much of each.
@@ -313,6 +336,23 @@ mod tests {
             took(&job, &costs, 0.0);
         }
         assert!(costs.of(&job) > Duration::ZERO, "nothing is no measure");
+    }
+
+    #[test]
+    fn a_slower_machine_costs_more_in_every_part_until_jobs_teach_better() {
+        let stats = |seconds: f64| Stats { cpu_us: (seconds * 1e6) as u64, ..Stats::default() };
+        let (costs, job, other) = (Costs::default(), second(25), video_job(&[0, 40, 80], 3));
+        let before = (costs.of(&job).as_secs_f64(), costs.of(&other).as_secs_f64());
+        let hour = Duration::from_secs(3600);
+        let ratio = costs.calibrate(&job, &stats(2.0 * before.0 * USUAL), hour, 1).unwrap();
+        assert!((ratio - 2.0).abs() < 0.01, "{ratio}");
+        assert!((costs.of(&other).as_secs_f64() / before.1 - 2.0).abs() < 0.01);
+        for (seconds, bound) in [(1e6, MACHINE_BOUND), (1e-6, 1.0 / MACHINE_BOUND)] {
+            assert_eq!(costs.calibrate(&job, &stats(seconds), Duration::from_secs(1_000_000), 1), Some(bound));
+        }
+        assert_eq!(costs.calibrate(&job, &stats(0.0), hour, 1), None, "nothing is no measure");
+        took(&job, &costs, before.0);
+        assert_eq!(costs.calibrate(&job, &stats(1.0), hour, 1), None, "a client's job has taught more");
     }
 
     #[test]

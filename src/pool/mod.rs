@@ -5,6 +5,7 @@
 //! has not seen it; a job that costs two workers their lives is poison, and remembered for a while. What a job means is
 //! the worker's business.
 
+mod calibration;
 mod capacity;
 mod child;
 mod collect;
@@ -35,8 +36,9 @@ pub use self::poison::PoisonDir;
 use self::projection::{Pace, Running};
 use self::quarantine::{Identity, Outline, Quarantine};
 use self::queue::{Load, Queue, Ticket};
-use self::supervisor::{Entry, supervise};
+use self::supervisor::{Entry, Lesson, supervise};
 use crate::job::{Confinement, Failure, FailureCode, Inventory, Job, Layer, Outcome};
+use crate::media::VideoCodec;
 
 /// Poison jobs that may wait to be kept.
 const POISON_WAITING: usize = 4;
@@ -129,6 +131,10 @@ pub trait Observer: Send + Sync {
     /// How many jobs wait, and how much media is in them.
     fn queue(&self, jobs: usize, media: Duration) {
         let _ = (jobs, media);
+    }
+    /// How fast the machine is was measured: the time that work takes here, over what the table says.
+    fn calibrated(&self, ratio: f64) {
+        let _ = ratio;
     }
     /// Of a [`Capacity`]: how many processors' work it can meet, and how many sessions need.
     fn capacity(&self, cores: f64, demand: f64) {
@@ -341,6 +347,37 @@ impl Pool {
     ///
     /// To drop the future is to cancel the job.
     pub async fn run(&self, job: Job, claim: Claim) -> Done {
+        self.have_done(job, claim, Lesson::Learn).await
+    }
+
+    /// Measures once how fast this machine is, against the one of the cost model's table, while no worker has anything
+    /// else to do. None where there is other work, which teaches as well; or where it can't be measured.
+    pub async fn calibrate(&self) -> Option<f64> {
+        let shared = &*self.0.shared;
+        let Inventory { video_decoders, video_encoders, .. } = self.inventory();
+        if ![video_decoders, video_encoders].iter().all(|codecs| codecs.iter().any(|(it, _)| *it == VideoCodec::H264)) {
+            return None;
+        }
+        let first = tokio::task::spawn_blocking(calibration::first).await.ok()?;
+        let (made, _) = self.measured(first).await?;
+        let second = calibration::second(&made)?;
+        let (outcome, took) = self.measured(second.clone()).await?;
+        let ratio = shared.costs.calibrate(&second, &outcome.stats, took, shared.config.cpus)?;
+        shared.observer.calibrated(ratio);
+        Some(ratio)
+    }
+
+    /// A job of our own, if it costs nobody any time, and how long it was on its worker.
+    async fn measured(&self, job: Job) -> Option<(Outcome, Duration)> {
+        let Snapshot { workers, queued, .. } = self.snapshot();
+        if queued > 0 || workers.busy > 0 {
+            return None;
+        }
+        let done = self.have_done(job, Claim { session: self.session(), deadline: None }, Lesson::None).await;
+        Some((done.result.ok()?, done.transcode))
+    }
+
+    async fn have_done(&self, job: Job, claim: Claim, lesson: Lesson) -> Done {
         let shared = &*self.0.shared;
         let (job, known) = shared.in_quarantine(job).await;
         if known {
@@ -349,7 +386,7 @@ impl Pool {
         let (reply, mut done) = oneshot::channel();
         let leave = Leave { shared, ticket: shared.queue.ticket(claim) };
         let load = Load { cost: shared.costs.of(&job), media: media(&job) };
-        match shared.queue.push(leave.ticket, Entry::new(job, load, reply), load) {
+        match shared.queue.push(leave.ticket, Entry::new(job, load, lesson, reply), load) {
             Ok(()) => shared.queue_changed(),
             Err(entry) => entry.answer(Err(closed())),
         }

@@ -24,10 +24,18 @@ const MAX_KILLED: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// Whether what a job took teaches what such jobs cost, and how fast they go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lesson {
+    Learn,
+    None,
+}
+
 /// A job on its way through the pool.
 pub(super) struct Entry {
     job: Job,
     load: Load,
+    lesson: Lesson,
     /// Closed when nobody waits for the outcome any more.
     reply: oneshot::Sender<Done>,
     /// Since when it waits.
@@ -42,11 +50,12 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(job: Job, load: Load, reply: oneshot::Sender<Done>) -> Self {
+    pub(super) fn new(job: Job, load: Load, lesson: Lesson, reply: oneshot::Sender<Done>) -> Self {
         let zero = Duration::ZERO;
         Self {
             job,
             load,
+            lesson,
             reply,
             since: Instant::now(),
             attempts: 0,
@@ -225,9 +234,11 @@ async fn work(
     entry.transcode += started.elapsed();
     let failure = match result {
         Ok(outcome) => {
-            let took = started.elapsed();
-            shared.costs.learn(&entry.job, &outcome.stats, took, shared.config.cpus);
-            shared.went(Duration::from_micros(outcome.stats.cpu_us), took, Instant::now());
+            if entry.lesson == Lesson::Learn {
+                let took = started.elapsed();
+                shared.costs.learn(&entry.job, &outcome.stats, took, shared.config.cpus);
+                shared.went(Duration::from_micros(outcome.stats.cpu_us), took, Instant::now());
+            }
             entry.answer(Ok(outcome));
             return None;
         }

@@ -67,10 +67,22 @@ impl Service {
     /// [`pool::worker_env`] lets through.
     pub async fn start(config: Config, environment: Vec<(OsString, OsString)>) -> Result<Self, StartError> {
         let workers = workers(&config, environment)?;
-        Self::start_with(config, workers).await
+        let calibrate = config.capacity.calibrate;
+        let service = Self::start_with(config, workers).await?;
+        if calibrate {
+            let pool = service.pool.clone();
+            let measured = async move {
+                match pool.calibrate().await {
+                    Some(ratio) => tracing::info!(ratio, "calibrated"),
+                    None => tracing::info!("not calibrated: there is other work, or no H.264"),
+                }
+            };
+            service.tracker.spawn(service.shutdown.clone().run_until_cancelled_owned(measured));
+        }
+        Ok(service)
     }
 
-    /// As [`Self::start`], with workers of another kind.
+    /// As [`Self::start`], with workers of another kind, which are not measured.
     pub async fn start_with(config: Config, workers: pool::Config) -> Result<Self, StartError> {
         let (listener, address) = bind(config.listen).await?;
         let (ops_listener, ops_address) = bind(config.ops_listen).await?;
@@ -266,6 +278,10 @@ impl Observer for Gauges {
 
     fn queue(&self, jobs: usize, media: Duration) {
         self.metrics.set_queue(jobs, media);
+    }
+
+    fn calibrated(&self, ratio: f64) {
+        self.metrics.set_calibration(ratio);
     }
 
     fn capacity(&self, cores: f64, demand: f64) {

@@ -274,6 +274,7 @@ impl Jobs {
         };
         let audio = futures_util::future::join_all(self.audio.into_iter().map(run));
         let (audio, mut video) = tokio::join!(audio, run(self.video));
+        let waited = video.as_ref().map(|done| done.queued).unwrap_or_default();
         let is_late = |done: &Done| done.result.as_ref().is_err_and(|failure| failure.code == FailureCode::Late);
         if let Some((free, _)) = instead
             && video.as_ref().is_some_and(is_late)
@@ -286,7 +287,7 @@ impl Jobs {
             schedules: self.schedules,
             hdr: self.hdr,
             level,
-            queued: all().map(|done| done.queued).max().unwrap_or_default(),
+            queued: all().map(|done| done.queued).fold(waited, Duration::max),
             transcode: all().map(|done| done.transcode).max().unwrap_or_default(),
             cpu: Duration::from_micros(all().map(cpu).sum()),
             attempts: all().map(|done| done.attempts).max().unwrap_or_default(),

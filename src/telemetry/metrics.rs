@@ -219,6 +219,11 @@ impl Metrics {
         self.0.gauges.demand_cores.store(demand.to_bits(), Ordering::Relaxed);
     }
 
+    /// What work takes on this machine, over what the cost model's table says.
+    pub fn set_calibration(&self, ratio: f64) {
+        self.0.gauges.calibration.store(ratio.to_bits(), Ordering::Relaxed);
+    }
+
     /// How many worker processes are in a state.
     pub fn set_workers(&self, state: WorkerState, count: usize) {
         state.gauge()(&self.0.gauges).store(count as u64, Ordering::Relaxed);
@@ -298,6 +303,7 @@ struct Gauges {
     /// Bits of floating-point numbers.
     capacity_cores: AtomicU64,
     demand_cores: AtomicU64,
+    calibration: AtomicU64,
     scratch_bytes: AtomicU64,
     workers_starting: AtomicU64,
     workers_idle: AtomicU64,
@@ -406,13 +412,18 @@ fn observe(meter: &Meter, gauges: &Arc<Gauges>, scratch_capacity: u64) {
         &gauges.health_failures
     });
 
-    let cores = |name: &'static str, help: &'static str, gauge: fn(&Gauges) -> &AtomicU64| {
+    let real = |name: &'static str, help: &'static str, gauge: fn(&Gauges) -> &AtomicU64| {
         let gauges = Arc::clone(gauges);
         let read = move || f64::from_bits(gauge(&gauges).load(Ordering::Relaxed));
         meter.f64_observable_gauge(name).with_description(help).with_callback(move |o| o.observe(read(), &[])).build();
     };
-    cores("segmill_capacity_cores", "Processors that sessions may need in all.", |gauges| &gauges.capacity_cores);
-    cores("segmill_demand_cores", "Processors that sessions need.", |gauges| &gauges.demand_cores);
+    real("segmill_capacity_cores", "Processors that sessions may need in all.", |gauges| &gauges.capacity_cores);
+    real("segmill_demand_cores", "Processors that sessions need.", |gauges| &gauges.demand_cores);
+    real(
+        "segmill_calibration_ratio",
+        "What work takes on this machine, over what was expected; 0 while that is not measured.",
+        |gauges| &gauges.calibration,
+    );
 
     let queue = Arc::clone(gauges);
     meter
@@ -616,6 +627,7 @@ mod tests {
             plain("segmill_sandbox_layer", "layer").to_vec(),
             plain("segmill_capacity_cores", "").to_vec(),
             plain("segmill_demand_cores", "").to_vec(),
+            plain("segmill_calibration_ratio", "").to_vec(),
             plain("segmill_scratch_bytes", "").to_vec(),
             plain("segmill_scratch_capacity_bytes", "").to_vec(),
             plain("segmill_cpu_utilization_ratio", "").to_vec(),

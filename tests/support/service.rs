@@ -44,6 +44,8 @@ impl Service {
     fn run(mut serve: Command, flags: &[&str]) -> Self {
         let mut child = serve
             .args(["--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-format", "json"])
+            // Workers do what tests have them do, and nothing else, unless a flag says so.
+            .env("SEGMILL_CALIBRATE", "false")
             .args(flags)
             .env_remove("RUST_BACKTRACE")
             .stdin(Stdio::null())
