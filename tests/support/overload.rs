@@ -210,5 +210,8 @@ pub async fn run(run: &Run<'_>) {
     assert_eq!(service.metric("segmill_demand_cores"), Some(0.0));
     let normal = client(service.listen, start(run), media(run.size, 4), 4).await;
     let End::Served(session) = normal else { panic!("it is let in: {normal:?}") };
-    assert_eq!(outcomes(&session), (session.receipts.len(), 0, 0));
+    println!("then, at a load of {}: {:?}", load(), said(&session.receipts, run.deadline_ms));
+    if !run.apart {
+        assert_eq!(outcomes(&session), (session.receipts.len(), 0, 0), "with all the time nothing is degraded");
+    }
 }
