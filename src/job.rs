@@ -220,6 +220,8 @@ pub struct Stats {
 pub struct Inventory {
     /// Of GStreamer.
     pub version: String,
+    /// Those of its plugins that are used, with their versions.
+    pub plugins: Vec<(String, String)>,
     pub video_decoders: Vec<(VideoCodec, String)>,
     pub video_encoders: Vec<(VideoCodec, String)>,
     pub audio_decoders: Vec<(AudioCodec, String)>,

@@ -30,5 +30,5 @@ pub mod server;
 pub mod telemetry;
 /// Every knob: flag, environment variable, default, bounds.
 pub mod config;
-/// The command line: serve, push, worker.
+/// The command line: serve, push, doctor, health, worker.
 pub mod cli;

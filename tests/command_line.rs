@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use support::media::{self, Clip, Shape};
+use support::service::Service;
 use tempfile::TempDir;
 
 fn segmill(arguments: &[&str]) -> Command {
@@ -78,4 +79,14 @@ fn warnings_of(playlist: &Path) -> String {
     let output = output.expect("ffmpeg is installed");
     assert!(output.status.success());
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn health_says_whether_a_service_is_there() {
+    let service = Service::start(&["--workers", "1"]);
+    let ops = service.ops.to_string();
+    let asked = |more: &[&str]| run(segmill(&["health", "--ops", &ops]).args(more)).status.code();
+    assert_eq!((asked(&[]), asked(&["--ready"])), (Some(0), Some(0)));
+    service.kill();
+    assert_eq!(asked(&[]), Some(1));
 }

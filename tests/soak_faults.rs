@@ -165,6 +165,8 @@ struct Healthy {
     pictures: u64,
     /// Segments that more than one worker was tried for.
     again: u64,
+    /// Sessions that were told at their start that there is no room.
+    turned_away: u64,
 }
 
 impl Healthy {
@@ -173,6 +175,7 @@ impl Healthy {
         self.segments += other.segments;
         self.pictures += other.pictures;
         self.again += other.again;
+        self.turned_away += other.turned_away;
     }
 }
 
@@ -198,6 +201,9 @@ async fn healthy(to: SocketAddr, n: usize) -> Healthy {
     let made = clip.clone();
     let media = tokio::task::spawn_blocking(move || made.bytes()).await.expect("a clip");
     let session = paced(to, media, u32::from(clip.frames) / 30).await;
+    if session.error_codes() == ["full"] && session.receipts.is_empty() {
+        return Healthy { turned_away: 1, ..Healthy::default() };
+    }
     tokio::task::spawn_blocking(move || check(&clip, &session)).await.expect("a healthy session is exact")
 }
 
@@ -215,7 +221,13 @@ fn check(clip: &Clip, session: &Session) -> Healthy {
     let numbers: Vec<u16> = media::decode_barcodes(&made).into_iter().map(|(_, number)| number).collect();
     assert_eq!(numbers, (clip.first..clip.first + clip.frames).collect::<Vec<_>>());
     let again = session.receipts.iter().filter(|receipt| receipt["attempts"].as_u64() > Some(1)).count() as u64;
-    Healthy { sessions: 1, segments: session.receipts.len() as u64, pictures: u64::from(clip.frames), again }
+    Healthy {
+        sessions: 1,
+        segments: session.receipts.len() as u64,
+        pictures: u64::from(clip.frames),
+        again,
+        turned_away: 0,
+    }
 }
 
 async fn paced(to: SocketAddr, media: Vec<u8>, seconds: u32) -> Session {

@@ -1,6 +1,8 @@
 //! The command line: reads it, builds what it asks for, runs that. Exit codes are each command's own; a wrong command
 //! line or environment is always [`USAGE`](crate::config::USAGE).
 
+mod doctor;
+mod health;
 mod push;
 mod serve;
 mod worker;
@@ -26,6 +28,10 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Stream a file through a service and keep what comes back as HLS
     Push(push::PushArgs),
+    /// Examine this machine: versions, codecs, sandbox, limits
+    Doctor(Box<doctor::DoctorArgs>),
+    /// Ask a running service whether it is alive
+    Health(health::HealthArgs),
     /// One worker process; started by the service
     #[command(hide = true)]
     Worker(worker::WorkerArgs),
@@ -51,6 +57,11 @@ pub fn run() -> ExitCode {
             Ok(plan) => block_on(push::push(plan)),
             Err(error) => usage(&error),
         },
+        Command::Doctor(args) => match args.check(environment) {
+            Ok(examination) => block_on(doctor::doctor(examination)),
+            Err(error) => usage(&error),
+        },
+        Command::Health(args) => health::run(args),
         Command::Worker(args) => worker::run(args),
     }
 }

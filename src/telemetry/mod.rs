@@ -19,6 +19,11 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+/// Bytes past which this process is killed: the cgroup's limit, else the machine's memory.
+pub fn memory_limit() -> Option<u64> {
+    probe::Probe::new().memory_limit()
+}
+
 /// Why logs and traces could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

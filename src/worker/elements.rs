@@ -33,6 +33,7 @@ pub fn inventory() -> Result<Inventory, Failure> {
     let mut missing = Vec::new();
     let inventory = Inventory {
         version: gst::version_string().to_string(),
+        plugins: Vec::new(),
         video_decoders: served(&VIDEO_CODECS, video_decoders, &mut missing),
         video_encoders: served(&VIDEO_CODECS, video_encoders, &mut missing),
         audio_decoders: served(&AUDIO_CODECS, audio_decoders, &mut missing),
@@ -44,7 +45,21 @@ pub fn inventory() -> Result<Inventory, Failure> {
     missing.extend(PLUMBING.iter().filter(|name| !exists(name)).map(|name| name.to_string()));
     missing.sort();
     missing.dedup();
-    Ok(Inventory { missing, ..inventory })
+    let plugins = plugins(&inventory);
+    Ok(Inventory { missing, plugins, ..inventory })
+}
+
+/// Those that the elements of an inventory, and the plumbing, are in: names and versions.
+fn plugins(inventory: &Inventory) -> Vec<(String, String)> {
+    let video = inventory.video_decoders.iter().chain(&inventory.video_encoders).map(|(_, name)| name.as_str());
+    let audio = inventory.audio_decoders.iter().chain(&inventory.audio_encoders).map(|(_, name)| name.as_str());
+    let of = |name: &str| gst::ElementFactory::find(name)?.plugin();
+    let plugins = video.chain(audio).chain(PLUMBING).filter_map(of);
+    let mut told: Vec<_> =
+        plugins.map(|plugin| (plugin.plugin_name().to_string(), plugin.version().to_string())).collect();
+    told.sort();
+    told.dedup();
+    told
 }
 
 /// Loads every element that a job may need, and has its class set up: afterwards nothing has to be opened any more.
