@@ -529,7 +529,7 @@ fn the_ops_port_counts_each_segment_of_a_request_once() {
     for (series, expected) in [
         ("segmill_segments_total{op=\"transcode\",origin=\"loadtest\",outcome=\"ok\"}", 3.0),
         ("segmill_segments_total{op=\"transcode\",origin=\"client\",outcome=\"ok\"}", 0.0),
-        ("segmill_segment_duration_seconds_count{op=\"transcode\",outcome=\"ok\"}", 3.0),
+        ("segmill_segment_duration_seconds_count{op=\"transcode\",origin=\"loadtest\",outcome=\"ok\"}", 3.0),
         ("segmill_segment_queue_seconds_count{op=\"transcode\"}", 3.0),
         ("segmill_segment_transcode_seconds_count{op=\"transcode\"}", 3.0),
         ("segmill_delivery_seconds_count{op=\"transcode\"}", 3.0),

@@ -2,6 +2,10 @@
 
 mod support;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use support::client::{self, Session};
@@ -51,6 +55,27 @@ async fn a_killed_worker_costs_nothing_but_time() {
     assert!(attempts.iter().all(|&attempts| attempts <= 2), "{attempts:?}");
     assert!(restarts(&service) > before);
     assert!(!service.workers().contains(&workers_at_first[0]));
+}
+
+#[test]
+fn workers_that_cannot_start_are_counted_in_a_row_until_one_can() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let program = folder.path().join("segmill");
+    // By a process of its own: no child of this one may have the file open for writing when it is run.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_segmill")).arg(&program).status().expect("cp runs");
+    assert!(copied.success());
+    let service = Service::of(&program, &["--workers", "1"]);
+    let failures = || service.metric("segmill_health_consecutive_failures").expect("a gauge");
+    assert_eq!(failures(), 0.0);
+    let may_run = |mode| std::fs::set_permissions(&program, Permissions::from_mode(mode)).expect("it is ours");
+    may_run(0o600);
+    let before = restarts(&service);
+    service.workers().into_iter().for_each(|pid| service::signal(pid, "KILL"));
+    while failures() < 4.0 {}
+    assert!(restarts(&service) >= before + 5.0);
+    may_run(0o700);
+    while workers(&service, "idle") < 1.0 {}
+    assert_eq!(failures(), 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -109,6 +109,29 @@ pub fn worker_env(server: impl IntoIterator<Item = (OsString, OsString)>) -> Vec
     server.into_iter().filter(|(name, _)| passed(name)).chain(set).collect()
 }
 
+/// Why workers are replaced: a [`FailureCode`] of their job's or a [`StartError`], by its code; `cancelled` where nobody
+/// waits for the job any more; `idle_exit` of one that had none.
+pub const CAUSES: [&str; 18] = [
+    "bad_media",
+    "cancelled",
+    "closed",
+    "frame_mismatch",
+    "idle_exit",
+    "pipeline_failed",
+    "start_closed",
+    "start_died",
+    "start_protocol",
+    "start_refused",
+    "start_spawn",
+    "start_timeout",
+    "start_unconfined",
+    "unsupported_codec",
+    "worker_died",
+    "worker_killed",
+    "worker_protocol",
+    "worker_timeout",
+];
+
 /// Told of every change; for metrics. Called by the pool as it changes: must not block, nor ask the pool.
 pub trait Observer: Send + Sync {
     /// How many workers there are in each state.
@@ -119,8 +142,7 @@ pub trait Observer: Send + Sync {
     fn worker_confined(&self, confinement: &Confinement) {
         let _ = confinement;
     }
-    /// A worker was replaced. The cause is one of a few: the code of a [`FailureCode`] or a [`StartError`],
-    /// `cancelled` or `idle_exit`.
+    /// A worker was replaced, for one of [`CAUSES`].
     fn worker_restarted(&self, cause: &'static str) {
         let _ = cause;
     }

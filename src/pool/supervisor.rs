@@ -99,6 +99,7 @@ pub(super) async fn supervise(shared: Arc<Shared>, slot: usize, first: FirstStar
         if shared.stop.is_cancelled() {
             return;
         }
+        debug_assert!(super::CAUSES.contains(&life.cause), "{}", life.cause);
         shared.observer.worker_restarted(life.cause);
         if life.worked {
             in_vain = 0;

@@ -232,6 +232,7 @@ struct Gauges {
 
 impl Gauges {
     fn new(metrics: Metrics) -> Self {
+        metrics.expect_restarts(&pool::CAUSES);
         Self { metrics, confinement: Mutex::default() }
     }
 }
@@ -244,6 +245,7 @@ impl Observer for Gauges {
     }
 
     fn worker_confined(&self, confinement: &Confinement) {
+        self.metrics.health_checked(true);
         let mut known = self.confinement.lock().unwrap_or_else(PoisonError::into_inner);
         if known.replace(confinement.clone()).as_ref() == Some(confinement) {
             return;

@@ -28,6 +28,25 @@ struct Inner {
     gauges: Arc<Gauges>,
 }
 
+/// Where a session waits for room, or for its owner's quota: label `stage`.
+pub const STAGES: [&str; 2] = ["places", "quota"];
+
+/// Why connections are cut off: label `reason`.
+pub const CUTS: [&str; 3] = ["crowded_out", "header_timeout", "slow_client"];
+
+/// Why sessions are refused before they begin: label `reason`.
+pub const REJECTIONS: [&str; 9] = [
+    "bad_request",
+    "capacity",
+    "closing",
+    "forbidden_origin",
+    "full",
+    "keys_unavailable",
+    "quota_exceeded",
+    "token_expired",
+    "unauthorized",
+];
+
 /// Which way in: label `op`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -100,9 +119,9 @@ impl Metrics {
 
     /// One segment is over. `duration`: from its completion in the server to its last byte handed to the socket.
     pub fn segment_done(&self, op: Operation, outcome: SegmentOutcome, origin: Origin, duration: Duration) {
-        let [op, outcome] = [op.label(), outcome_label(outcome)];
-        self.0.instruments.segment_duration.record(duration.as_secs_f64(), &[op.clone(), outcome.clone()]);
-        self.0.instruments.segments.add(1, &[op, outcome, origin.label()]);
+        let labels = [op.label(), outcome_label(outcome), origin.label()];
+        self.0.instruments.segment_duration.record(duration.as_secs_f64(), &labels);
+        self.0.instruments.segments.add(1, &labels);
     }
 
     /// How long one job of a segment waited for a worker.
@@ -125,13 +144,15 @@ impl Metrics {
         self.0.instruments.segment_errors.add(1, &[KeyValue::new("code", code)]);
     }
 
-    /// A session was refused before it began.
+    /// A session was refused before it began, for one of [`REJECTIONS`].
     pub fn session_rejected(&self, reason: &'static str) {
+        debug_assert!(REJECTIONS.contains(&reason), "{reason}");
         self.0.instruments.sessions_rejected.add(1, &[KeyValue::new("reason", reason)]);
     }
 
-    /// A connection was cut off before its client was done with it.
+    /// A connection was cut off before its client was done with it, for one of [`CUTS`].
     pub fn connection_cut(&self, reason: &'static str) {
+        debug_assert!(CUTS.contains(&reason), "{reason}");
         self.0.instruments.connections_cut.add(1, &[KeyValue::new("reason", reason)]);
     }
 
@@ -146,9 +167,15 @@ impl Metrics {
         self.0.instruments.websocket_message.record(bytes as u64, &[direction.label()]);
     }
 
-    /// Time for which `stage` did nothing because what comes after it had no room.
+    /// Time for which `stage`, one of [`STAGES`], did nothing because what comes after it had no room.
     pub fn blocked(&self, stage: &'static str, duration: Duration) {
+        debug_assert!(STAGES.contains(&stage), "{stage}");
         self.0.instruments.backpressure.add(duration.as_secs_f64(), &[KeyValue::new("stage", stage)]);
+    }
+
+    /// Causes that [`Self::worker_restarted`] may be told; none has happened yet.
+    pub fn expect_restarts(&self, causes: &[&'static str]) {
+        causes.iter().for_each(|&cause| self.0.instruments.worker_restarts.add(0, &[KeyValue::new("cause", cause)]));
     }
 
     /// A worker process was replaced.
@@ -252,6 +279,15 @@ impl Metrics {
                     self.0.instruments.segments.add(0, &[op.label(), outcome_label(outcome), origin.label()]);
                 }
             }
+        }
+        for stage in STAGES {
+            self.0.instruments.backpressure.add(0.0, &[KeyValue::new("stage", stage)]);
+        }
+        for reason in CUTS {
+            self.0.instruments.connections_cut.add(0, &[KeyValue::new("reason", reason)]);
+        }
+        for reason in REJECTIONS {
+            self.0.instruments.sessions_rejected.add(0, &[KeyValue::new("reason", reason)]);
         }
         self.odd_units(0, 0);
         for event in [Quarantined::Added, Quarantined::Answered] {
@@ -585,7 +621,7 @@ mod tests {
         metrics.connection_cut("header_timeout");
         metrics.keys_fetched(true);
         metrics.message(Direction::In, 70_000);
-        metrics.blocked("delivery", Duration::from_millis(2500));
+        metrics.blocked("places", Duration::from_millis(2500));
         metrics.worker_restarted("timeout");
         metrics.set_sandbox_layer("seccomp", true);
         metrics.frames(Direction::In, 50);
@@ -606,7 +642,7 @@ mod tests {
         };
         let plain = |name: &str, labels: &str| [(name.to_owned(), labels.to_owned())];
         let expected: BTreeMap<String, String> = [
-            histogram("segmill_segment_duration_seconds", "op,outcome").to_vec(),
+            histogram("segmill_segment_duration_seconds", "op,origin,outcome").to_vec(),
             histogram("segmill_segment_queue_seconds", "op").to_vec(),
             histogram("segmill_segment_transcode_seconds", "op").to_vec(),
             histogram("segmill_delivery_seconds", "op").to_vec(),
@@ -650,14 +686,16 @@ mod tests {
     #[test]
     fn values_land_in_seconds_and_bytes_and_in_the_bounds_set_by_hand() {
         let metrics = used();
-        let duration =
-            |le: &str| format!("segmill_segment_duration_seconds_bucket{{op=\"stream\",outcome=\"ok\",le=\"{le}\"}}");
+        let duration = |le: &str| {
+            let labels = format!("op=\"stream\",origin=\"client\",outcome=\"ok\",le=\"{le}\"");
+            format!("segmill_segment_duration_seconds_bucket{{{labels}}}")
+        };
         assert_eq!(value(&metrics, &duration("1")), 0.0);
         assert_eq!(value(&metrics, &duration("1.5")), 1.0);
         assert_eq!(value(&metrics, &duration("3")), 1.0);
         assert_eq!(value(&metrics, "segmill_websocket_message_bytes_bucket{direction=\"in\",le=\"65536\"}"), 0.0);
         assert_eq!(value(&metrics, "segmill_websocket_message_bytes_bucket{direction=\"in\",le=\"262144\"}"), 1.0);
-        assert_eq!(value(&metrics, "segmill_backpressure_seconds_total{stage=\"delivery\"}"), 2.5);
+        assert_eq!(value(&metrics, "segmill_backpressure_seconds_total{stage=\"places\"}"), 2.5);
         let segments = |outcome: &str, origin: &str| {
             format!("segmill_segments_total{{op=\"stream\",origin=\"{origin}\",outcome=\"{outcome}\"}}")
         };

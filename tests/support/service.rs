@@ -41,6 +41,13 @@ impl Service {
         Self::run(serve, flags)
     }
 
+    /// `segmill serve` of another file, a copy of it.
+    pub fn of(program: &Path, flags: &[&str]) -> Self {
+        let mut serve = Command::new(program);
+        serve.arg("serve");
+        Self::run(serve, flags)
+    }
+
     fn run(mut serve: Command, flags: &[&str]) -> Self {
         let mut child = serve
             .args(["--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-format", "json"])
