@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup build test hostile fuzz-smoke fuzz soak chaos demo run clean
+.PHONY: help setup build test hostile fuzz-smoke fuzz soak chaos demo run watch clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ demo: setup ## stream a clip through a service on this machine, and check what c
 
 run: build ## run the service: API on 127.0.0.1:8080, health and metrics on 127.0.0.1:9090
 	target/release/segmill serve
+
+watch: setup ## Prometheus and Grafana for what `make run` runs: 127.0.0.1:9091, 127.0.0.1:3000
+	@deploy/local/run.sh
 
 clean: ## remove what was built
 	cargo clean

@@ -15,16 +15,28 @@ if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then
         status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
         [[ $status == installed ]] || missing+=("$package")
     done
+    as_root=()
+    ((EUID == 0)) || as_root=(sudo)
     if ((${#missing[@]})); then
-        as_root=()
-        ((EUID == 0)) || as_root=(sudo)
         echo "setup: installing ${missing[*]}"
         "${as_root[@]}" apt-get update -qq
         "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
     fi
+    # Unpacked, not installed: the package starts a Prometheus on this machine, on the very port of `make run`.
+    tools=$(realpath -m "${CARGO_TARGET_DIR:-target}/tools")
+    if ! { command -v prometheus && command -v promtool; } >/dev/null && [[ ! -x $tools/usr/bin/promtool ]]; then
+        echo "setup: unpacking Prometheus into $tools"
+        fetched=$(mktemp -d)
+        trap 'rm -rf "$fetched"' EXIT
+        chmod 755 "$fetched"
+        get() { (cd "$fetched" && apt-get download -qq prometheus 2>/dev/null); }
+        get || { "${as_root[@]}" apt-get update -qq && get; }
+        mkdir -p "$tools"
+        dpkg-deb -x "$fetched"/prometheus_*.deb "$tools"
+    fi
 else
     missing=()
-    for tool in cc pkg-config curl python3 ffmpeg ffprobe gst-inspect-1.0; do
+    for tool in cc pkg-config curl python3 ffmpeg ffprobe gst-inspect-1.0 promtool prometheus; do
         command -v "$tool" >/dev/null || missing+=("$tool")
     done
     if command -v pkg-config >/dev/null; then
