@@ -30,9 +30,11 @@ soak: setup ## hours of media handed over every minute, then an hour of faults u
 	cargo build --locked --release --example chaos_service
 	for test in soak soak_faults; do cargo test --locked --release --test $$test -- --nocapture || exit 1; done
 
-chaos: setup ## faults, kills, damaged streams, ends under load and overload, for long (CHAOS_KILLS, CHAOS_FLIPS)
+CHAOS_CLIENTS ?= 2000
+chaos: setup ## faults, kills, damaged streams, slow clients, ends under load and overload, for long (CHAOS_KILLS, CHAOS_FLIPS, CHAOS_CLIENTS)
 	cargo build --locked --examples
 	for test in faults kills drain bytes overload; do cargo test --locked --test chaos_$$test -- --nocapture || exit 1; done
+	CHAOS_CLIENTS=$(CHAOS_CLIENTS) cargo test --locked --test chaos_clients -- --nocapture --test-threads 1
 
 demo: setup ## stream a clip through a service on this machine, and check what comes back
 	@scripts/demo.sh

@@ -136,7 +136,8 @@ pub struct ServeArgs {
           value_parser = clap::value_parser!(u16).range(2..=1024))]
     pub segments_in_flight: Option<u16>,
 
-    /// Most sessions at once; past it new ones get 503 with Retry-After
+    /// Most sessions at once; past it one that has not said yet what it wants makes room for the next, or that gets 503 with
+    /// Retry-After
     #[arg(long, env = "SEGMILL_MAX_SESSIONS", value_name = "N", default_value_t = 64,
           value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub max_sessions: u16,
@@ -394,7 +395,7 @@ pub struct Capacity {
     pub cores: Option<f64>,
 
     /// How long a new session's share is held for it, until it has said what it wants
-    #[arg(long, env = "SEGMILL_HOLD_WINDOW", value_name = "DURATION", default_value = "10s",
+    #[arg(long, env = "SEGMILL_HOLD_WINDOW", value_name = "DURATION", default_value = "1s",
           value_parser = duration::<100, 60_000>)]
     pub hold_window: Duration,
 

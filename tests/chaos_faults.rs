@@ -3,29 +3,22 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures_util::future::join_all;
-use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use support::client::{self, Session};
-use support::media::{Clip, Picture, Shape, Sound};
+use support::canary::{at_rest, canaries, counters};
+use support::client;
+use support::media::Clip;
 use support::service::Service;
 use support::verify;
 use tokio::sync::watch;
-use tokio_tungstenite::tungstenite::Message;
 
 /// The width by which the workers of `examples/chaos_service.rs` know a session that may fail.
 const MARKED: usize = 208;
 /// How long all that was taken may take to be given back.
 const BACK: Duration = Duration::from_secs(10);
-/// How much the service's memory may be above what it was.
-const MEMORY_SLACK: u64 = 32 << 20;
-
-const OUTPUTS: [&str; 1] = ["h264@90+aac"];
 
 fn start(outputs: &[&str]) -> Value {
     json!({"segment_ms": 500, "outputs": verify::outputs(outputs)})
@@ -63,7 +56,7 @@ async fn whatever_a_worker_does_it_is_named_counted_and_felt_by_nobody_else() {
     };
     // All code has run once, and all that is kept for ever is there.
     canaries(&service, None).await;
-    let rest = at_rest(&service, None).await;
+    let rest = at_rest(&service, None, BACK).await;
     for (round, (fault, cause)) in FAULTS.into_iter().enumerate() {
         let before = counters(&service);
         let (struck, strikes) = watch::channel(false);
@@ -91,7 +84,7 @@ async fn whatever_a_worker_does_it_is_named_counted_and_felt_by_nobody_else() {
             struck.send_replace(true);
         };
         let (receipts, ()) = tokio::join!(canaries(&service, Some(strikes)), faults);
-        at_rest(&service, Some(&rest)).await;
+        at_rest(&service, Some(&rest), BACK).await;
         let after = counters(&service);
         let rise = |series: &str| after.get(series).unwrap_or(&0.0) - before.get(series).unwrap_or(&0.0);
         let by =
@@ -124,87 +117,4 @@ async fn whatever_a_worker_does_it_is_named_counted_and_felt_by_nobody_else() {
 fn tell(folder: &Path, times: &str, fault: &str) {
     std::fs::write(folder.join("told"), format!("{times} {fault}")).expect("the folder can be written");
     std::fs::rename(folder.join("told"), folder.join("fault")).expect("the folder can be written");
-}
-
-/// Four healthy sessions, in the middle of which the fault strikes; how many segments they had. Each is exact.
-async fn canaries(service: &Service, strikes: Option<watch::Receiver<bool>>) -> f64 {
-    let clip = Clip { gop: 15, width: 192, height: 108, ..Clip::default() };
-    let clips = [
-        Clip { first: 1000, ..clip.clone() },
-        Clip { first: 2000, shape: Shape::Ts, b_frames: 2, ..clip.clone() },
-        Clip { first: 3000, shape: Shape::Webm, video: Some(Picture::Vp8), audio: Some(Sound::Opus), ..clip.clone() },
-        Clip { first: 4000, shape: Shape::Mp4, video: Some(Picture::H265), ..clip },
-    ];
-    let sessions = join_all(clips.iter().map(|clip| canary(service, clip.bytes(), strikes.clone()))).await;
-    let mut segments = 0;
-    for (clip, session) in clips.iter().zip(sessions) {
-        verify::session(clip, &OUTPUTS, &session);
-        segments += session.receipts.len();
-    }
-    segments as f64
-}
-
-/// A session that is in its middle until the fault has struck.
-async fn canary(service: &Service, media: Vec<u8>, strikes: Option<watch::Receiver<bool>>) -> Session {
-    let mut start = start(&OUTPUTS);
-    start["type"] = json!("start");
-    let (mut sink, mut stream) = client::connect(service.listen).await.split();
-    let sending = tokio::spawn(async move {
-        sink.send(Message::text(start.to_string())).await?;
-        let (first, rest) = media.split_at(media.len() / 2);
-        sink.send(Message::binary([&[0], first].concat())).await?;
-        if let Some(mut strikes) = strikes {
-            strikes.wait_for(|struck| *struck).await.expect("it strikes");
-        }
-        sink.send(Message::binary([&[0], rest].concat())).await?;
-        sink.send(Message::text(json!({"type": "finish", "channel": 0}).to_string())).await?;
-        Ok::<_, tokio_tungstenite::tungstenite::Error>(sink)
-    });
-    let mut session = Session::default();
-    while let Some(Ok(message)) = stream.next().await {
-        session.take(message);
-    }
-    sending.await.expect("sending does not panic").expect("the service reads");
-    session
-}
-
-/// Counters by series.
-fn counters(service: &Service) -> BTreeMap<String, f64> {
-    let (_, text) = service.get_ops("/metrics");
-    let series = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
-    series
-        .filter(|(name, _)| name.contains("_total"))
-        .map(|(name, n)| (name.to_owned(), n.parse().expect("a number")))
-        .collect()
-}
-
-/// What the service holds.
-#[derive(Debug)]
-struct Held {
-    descriptors: usize,
-    memory: u64,
-}
-
-/// Waits until nothing is in flight and no more is held than was; fails past [`BACK`].
-async fn at_rest(service: &Service, before: Option<&Held>) -> Held {
-    let begun = Instant::now();
-    loop {
-        let idle = [
-            "segmill_sessions",
-            "segmill_segments_in_flight",
-            "segmill_queue_depth",
-            "segmill_workers{state=\"busy\"}",
-        ]
-        .map(|series| service.metric(series))
-            == [Some(0.0); 4]
-            && service.metric("segmill_workers{state=\"idle\"}") == Some(2.0);
-        let held = Held { descriptors: service.descriptors(), memory: service.memory() };
-        let back = before
-            .is_none_or(|before| held.descriptors <= before.descriptors && held.memory <= before.memory + MEMORY_SLACK);
-        if idle && back && service.workers().len() == 2 {
-            return held;
-        }
-        assert!(begun.elapsed() < BACK, "{held:?} is not {before:?} again; idle: {idle}, {:?}", service.workers());
-        tokio::task::yield_now().await;
-    }
 }

@@ -457,7 +457,13 @@ async fn what_needs_more_than_is_left_is_turned_away_and_copies_are_not() {
 #[tokio::test]
 async fn when_all_places_are_taken_the_next_is_told_to_come_back() {
     let service = Service::start(&["--workers", "1", "--max-sessions", "1"]);
-    let first = client::connect(service.listen).await;
+    let mut first = client::connect(service.listen).await;
+    let clip = Clip { audio: None, ..Clip::default() }.bytes();
+    first.send(start()).await.expect("the service listens");
+    first.send(Message::binary([&[0], &clip[..clip.len() / 2]].concat())).await.expect("the service listens");
+    // Who has said what it wants keeps its place.
+    let tracks = |message: &Message| message.to_text().is_ok_and(|text| text.starts_with("{\"type\":\"tracks\""));
+    while !tracks(&first.next().await.expect("the session goes on").expect("the session goes on")) {}
     let ready = service.get_ops("/health/ready");
     assert_eq!((ready.0, serde_json::from_str(&ready.1).ok()), (503, Some(json!({"ready": false, "reason": "full"}))));
     for path in ["/v1/transcode", "/v1/segments"] {

@@ -17,6 +17,9 @@ use crate::telemetry;
 /// How long a collector may take to take the last traces.
 const LAST_TRACES: Duration = Duration::from_millis(500);
 
+/// Fewest connections that are made do with.
+const LEAST_CONNECTIONS: u64 = 16;
+
 /// Runs the service until SIGTERM or SIGINT, drains it, and exits with 0; 1 where it could not start. A second signal
 /// ends it at once.
 pub async fn serve(config: Config, environment: Vec<(OsString, OsString)>) -> ExitCode {
@@ -44,8 +47,8 @@ pub async fn serve(config: Config, environment: Vec<(OsString, OsString)>) -> Ex
     code
 }
 
-async fn run(config: Config, environment: Vec<(OsString, OsString)>) -> Result<(), StartError> {
-    raise_descriptors(&config);
+async fn run(mut config: Config, environment: Vec<(OsString, OsString)>) -> Result<(), StartError> {
+    raise_descriptors(&mut config);
     let mut signals = Signals::new().map_err(StartError::Signals)?;
     let service = tokio::select! {
         service = Service::start(config, environment) => service?,
@@ -64,18 +67,23 @@ async fn run(config: Config, environment: Vec<(OsString, OsString)>) -> Result<(
 }
 
 /// As many descriptors as may be had: each connection and session is one, and the soft limit is for programs that use
-/// select(2).
-fn raise_descriptors(config: &Config) {
+/// select(2). Where that is too few, fewer sessions and connections: workers and the ops port need theirs.
+fn raise_descriptors(config: &mut Config) {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
-    // Two for each worker, and some for all else.
-    let wanted = config.connections.max_connections as u64 + (config.max_sessions + 2 * config.workers) as u64 + 64;
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    if allowed < wanted {
-        tracing::warn!(allowed, wanted, "fewer files may be open than connections and sessions may need");
+    let (sessions, connections) = (config.max_sessions as u64, u64::from(config.connections.max_connections));
+    // Two for each worker, and some for all else.
+    let clients = allowed.saturating_sub(2 * config.workers as u64 + 64);
+    if clients < sessions + connections {
+        let sessions = sessions.min(clients.saturating_sub(LEAST_CONNECTIONS)).max(1);
+        let connections = connections.min(clients.saturating_sub(sessions)).max(LEAST_CONNECTIONS);
+        tracing::warn!(allowed, sessions, connections, "few files may be open: fewer sessions and connections");
+        config.max_sessions = sessions as usize;
+        config.connections.max_connections = connections as u32;
     }
 }
 

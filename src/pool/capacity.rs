@@ -204,7 +204,7 @@ impl Reservation {
     /// already is never refused; a session that has settled before is only [updated](Self::update).
     ///
     /// # Errors
-    /// [`Full`] where there is no room for it.
+    /// [`Full`] where there is no room for it, or it was [withdrawn](Self::withdraw).
     pub fn settle(&self, demand: f64, now: Instant) -> Result<(), Full> {
         let mut state = self.capacity.lock();
         match state.open.get(&self.id).map(|open| open.share) {
@@ -215,10 +215,23 @@ impl Reservation {
                 let most = self.capacity.0.cores.max(LEAST);
                 state.nominal = (state.nominal + NEWEST * (demand - state.nominal)).clamp(LEAST, most);
             }
-            Some(Share::Settled(_)) | None => {}
+            Some(Share::Settled(_)) => {}
+            None => return Err(Full { retry_after: state.retry_after(now) }),
         }
         self.set(&mut state, Demand { asked: demand, made: demand }, now);
         Ok(())
+    }
+
+    /// Gives back what is held for a session that has not settled: it never will then. False where it has.
+    pub fn withdraw(&self, now: Instant) -> bool {
+        let mut state = self.capacity.lock();
+        let held = |open: &Open| matches!(open.share, Share::Held { .. });
+        if state.open.get(&self.id).is_some_and(held) {
+            state.open.remove(&self.id);
+            self.capacity.changed(&mut state, now);
+            return true;
+        }
+        false
     }
 
     /// The demand of a session that has settled, as it is known now, in cores: for all that it asked for, which counts for
@@ -297,6 +310,18 @@ mod tests {
         assert!(looking_in[1].settle(0.001, now).is_ok(), "a copy");
         assert!(capacity.hold(now).is_ok(), "one of them has said what it wants");
         assert!(capacity.hold(now + WINDOW).is_ok(), "those that say nothing don't keep others out");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_withdrawn_is_free_and_who_has_settled_is_not_turned_away() {
+        let (capacity, now) = (capacity(0.5), Instant::now());
+        let (settled, held) = (capacity.hold(now).unwrap(), capacity.hold(now).unwrap());
+        settled.settle(0.25, now).unwrap();
+        assert!(!settled.withdraw(now) && held.withdraw(now) && !held.withdraw(now));
+        assert!(held.settle(0.0, now).is_err(), "it came too late");
+        let next = capacity.hold(now).unwrap();
+        next.settle(0.25, now).unwrap();
+        assert!(capacity.hold(now).unwrap().settle(0.25, now).is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 
+use super::admission::{self, Admitted, Seat};
 use super::app::App;
 use super::auth::Share;
 use super::pace::Pace;
@@ -62,17 +63,39 @@ pub(super) fn start(
     caller: Caller,
     wanted: Wanted,
     incoming: impl Stream<Item = Result<Incoming, Fatal>> + Send + 'static,
-    (admitted, share): (super::admission::Admitted, Share),
+    (admitted, share): (Admitted, Share),
 ) -> (Answer, tokio::task::JoinHandle<Ended>) {
     let (outlet, answer) = channel(Drain::of(&app.config.connections));
     let context = Arc::clone(&app.context);
+    let incoming = while_seated(incoming, admitted.seat.clone());
     let session = async move {
-        let ended =
-            session::run(context, caller, wanted, incoming, outlet, session::stays(), &admitted.reservation).await;
+        let reservation = admitted.reservation();
+        let running = session::run(context, caller, wanted, incoming, outlet, session::stays(), reservation);
+        let ended = Box::pin(running).await;
         drop((admitted, share));
         ended
     };
     (answer, app.tracker.spawn(session))
+}
+
+/// The same until another has the session's place.
+fn while_seated(
+    incoming: impl Stream<Item = Result<Incoming, Fatal>> + Send + 'static,
+    seat: Arc<Seat>,
+) -> impl Stream<Item = Result<Incoming, Fatal>> + Send + 'static {
+    stream::unfold(Some((Box::pin(incoming), seat)), |reading| async {
+        let (mut incoming, seat) = reading?;
+        tokio::select! {
+            biased;
+            () = seat.crowded_out() => Some((Err(admission::crowded_out()), None)),
+            next = incoming.next() => {
+                if let Some(Ok(Incoming::Media(media))) = &next {
+                    seat.came(media.len());
+                }
+                Some((next?, Some((incoming, seat))))
+            }
+        }
+    })
 }
 
 fn channel(drain: Drain) -> (Channel, Answer) {

@@ -37,7 +37,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -47,8 +49,10 @@ use self::wire::{Drain, Wire};
 use crate::config::Connections;
 use crate::telemetry::Metrics;
 
-/// Pause after the system had no descriptor or memory for a connection.
+/// Longest pause after the system had no descriptor or memory for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// How often that is said in the log.
+const SAID_AGAIN: Duration = Duration::from_secs(10);
 
 /// What a connection may take, and where its end is counted.
 #[derive(Clone)]
@@ -89,6 +93,7 @@ pub async fn serve(
         .keep_alive_timeout(bounds.header_timeout)
         .max_concurrent_streams(64);
     let builder = Arc::new(builder);
+    let mut said: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -111,13 +116,28 @@ pub async fn serve(
             }
             Err(error) if of_the_client(&error) => {}
             Err(error) => {
-                // Without descriptors one that waits for nothing but a request is worth less than one that comes.
-                let room = places.make_room();
-                tracing::error!(%error, room, "accept failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                let given_back = places.given_back();
+                // Without a free descriptor it fails also where nobody has come.
+                if somebody_waits(&listener) {
+                    bounds.metrics.accept_failed();
+                    if said.is_none_or(|said| said.elapsed() > SAID_AGAIN) {
+                        said = Some(Instant::now());
+                        tracing::error!(%error, "accept failed");
+                    }
+                    // One that waits for nothing but a request is worth less than one that comes.
+                    places.make_room();
+                }
+                // Over at the first connection that goes.
+                let _ = tokio::time::timeout(ACCEPT_PAUSE, given_back).await;
             }
         }
     }
+}
+
+/// Whether a connection has come that is not accepted yet.
+fn somebody_waits(listener: &TcpListener) -> bool {
+    let mut ready = [PollFd::new(listener, PollFlags::IN)];
+    poll(&mut ready, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 /// Serves a connection to its end; why, where it was cut off.

@@ -16,6 +16,7 @@ struct Inner {
     waiting: Mutex<Waiting>,
     /// Somebody waits for a request from now on.
     more_waiting: Notify,
+    given_back: Notify,
 }
 
 /// Connections without a request, by when their waiting began.
@@ -27,8 +28,13 @@ struct Waiting {
 
 impl Places {
     pub fn new(most: usize) -> Self {
-        let (free, more_waiting) = (Arc::new(Semaphore::new(most)), Notify::new());
-        Self(Arc::new(Inner { free, waiting: Mutex::default(), more_waiting }))
+        let free = Arc::new(Semaphore::new(most));
+        Self(Arc::new(Inner {
+            free,
+            waiting: Mutex::default(),
+            more_waiting: Notify::new(),
+            given_back: Notify::new(),
+        }))
     }
 
     /// A place for a connection that is there. Waits only where every other is at a request.
@@ -40,7 +46,10 @@ impl Places {
             }
             let more = self.0.more_waiting.notified();
             if self.make_room() {
-                break free.clone().acquire_owned().await.ok();
+                let permit = free.clone().acquire_owned().await;
+                // Whoever has just come is heard before the next is taken: its request may be there already.
+                tokio::task::yield_now().await;
+                break permit.ok();
             }
             tokio::select! {
                 biased;
@@ -58,6 +67,11 @@ impl Places {
     pub fn make_room(&self) -> bool {
         let oldest = self.waiting().by_age.pop_first();
         oldest.map(|(_, connection)| connection.cancel()).is_some()
+    }
+
+    /// Comes when a connection is over, from now on.
+    pub fn given_back(&self) -> impl Future<Output = ()> {
+        self.0.given_back.notified()
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -86,6 +100,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.requests.forget();
+        self.requests.places.0.given_back.notify_waiters();
     }
 }
 

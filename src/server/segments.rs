@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::admission::Seat;
 use super::app::{App, origin};
 use super::auth::Access;
 use super::body::{self, Answer};
@@ -60,7 +61,7 @@ async fn respond(app: &App, request: HttpRequest) -> Result<Response, Problem> {
         value.to_str().is_ok_and(|value| value.trim_start().to_ascii_lowercase().starts_with("multipart/form-data"))
     });
     let (answer, _ended) = if multipart {
-        let (spec, media) = read_form(app, request).await?;
+        let (spec, media) = read_form(app, request, &admitted.0.seat).await?;
         let wanted =
             Wanted::segment(spec.input.container, spec.outputs, settings).map_err(|fatal| Problem::from(&fatal))?;
         body::start(app, caller, wanted.within(allowance), body::once(media), admitted)
@@ -75,7 +76,7 @@ async fn respond(app: &App, request: HttpRequest) -> Result<Response, Problem> {
 }
 
 /// The parts `spec` and `media`, in either order; the media bounded by what a segment may hold.
-async fn read_form(app: &App, request: HttpRequest) -> Result<(Spec, Bytes), Problem> {
+async fn read_form(app: &App, request: HttpRequest, seat: &Seat) -> Result<(Spec, Bytes), Problem> {
     let (parts, sent) = request.into_parts();
     let request = HttpRequest::from_parts(parts, Body::from_stream(body::watched(app, sent)));
     let mut form = Multipart::from_request(request, &()).await.map_err(|error| broken_form(&error))?;
@@ -88,6 +89,7 @@ async fn read_form(app: &App, request: HttpRequest) -> Result<(Spec, Bytes), Pro
             if (content.len() + chunk.len()) as u64 > most {
                 return Err(Problem::new("media_limit", format!("the part {name} is over {most} bytes")));
             }
+            seat.came(chunk.len());
             content.extend_from_slice(&chunk);
         }
         match name.as_str() {

@@ -4,6 +4,7 @@
 //! pings and a client's going are noticed while the session waits; when that is full, TCP holds the client.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
@@ -15,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::admission::Admitted;
+use super::admission::{self, Admitted, Seat};
 use super::app::{App, origin};
 use super::auth::{Access, Share};
 use super::pace::Pace;
@@ -93,7 +94,9 @@ async fn run(app: App, mut reader: Reader, writer: Writer, who: (Origin, Access)
         Ended::Gone(gone) => (protocol::close_code(gone.code()), gone.code()),
     };
     tracing::info!(session = %id, code, reason, "session ended");
-    websocket::close(reader, socket.writer, code, reason, app.config.sessions.close_timeout).await;
+    // Who was crowded out is not waited for: its place is another's already.
+    let patience = if admitted.0.is_crowded_out() { Duration::ZERO } else { app.config.sessions.close_timeout };
+    websocket::close(reader, socket.writer, code, reason, patience).await;
 }
 
 /// From `start` to the last message.
@@ -121,7 +124,12 @@ async fn converse(
         app.context.metrics.error(gone.code());
         return Ended::Gone(gone);
     }
-    let wanted = match timeout(config.sessions.start_timeout, first_message(reader)).await {
+    let seat = &admitted.seat;
+    let first = tokio::select! {
+        first = timeout(config.sessions.start_timeout, first_message(reader)) => first,
+        () = seat.crowded_out() => Ok(Err(First::Bad(admission::crowded_out()))),
+    };
+    let wanted = match first {
         Ok(Ok(start)) => Wanted::stream(start, &id.to_string(), &app.context.settings, &app.context.tokens),
         Ok(Err(First::Gone(gone))) => {
             app.context.metrics.error(gone.code());
@@ -143,12 +151,12 @@ async fn converse(
     let caller = Caller { op: Operation::Stream, origin };
     let (leave, leaving) = watch::channel(None);
     let session =
-        Box::pin(session::run(app.context.clone(), caller, wanted, incoming, socket, leaving, &admitted.reservation));
+        Box::pin(session::run(app.context.clone(), caller, wanted, incoming, socket, leaving, admitted.reservation()));
     let pings = reader.pings(config.sessions.ping_interval);
     tokio::select! {
         biased;
         ended = session => ended,
-        gone = read_ahead(app, reader, ahead, bytes, Farewell { leave, until }) => {
+        gone = read_ahead(app, reader, ahead, bytes, Farewell { leave, until, seat }) => {
             app.context.metrics.error(gone.code());
             Ended::Gone(gone)
         }
@@ -164,13 +172,14 @@ fn read_ahead_bytes(message_bytes: u64) -> usize {
 }
 
 /// Tells a session when it has to leave.
-struct Farewell {
+struct Farewell<'a> {
+    seat: &'a Seat,
     leave: watch::Sender<Option<Leave>>,
     /// When it has lasted as long as it may, and why so.
     until: Option<(Instant, MoveReason)>,
 }
 
-impl Farewell {
+impl Farewell<'_> {
     /// Waits until there is a reason to leave that was not told yet.
     async fn reason(&self, app: &App) -> MoveReason {
         let told = self.leave.borrow().map(|leave| leave.reason);
@@ -206,7 +215,7 @@ async fn read_ahead(
     reader: &mut Reader,
     ahead: mpsc::Sender<Ahead>,
     bytes: Arc<Semaphore>,
-    farewell: Farewell,
+    farewell: Farewell<'_>,
 ) -> Gone {
     let mut ahead = Some(ahead);
     let mut pace = Pace::new(&app.config.sessions);
@@ -223,6 +232,10 @@ async fn read_ahead(
             reason = farewell.reason(app) => {
                 farewell.tell(app, reason, ahead.is_none());
                 ahead = None;
+                continue;
+            }
+            () = farewell.seat.crowded_out(), if ahead.is_some() => {
+                hand_over(&mut ahead, Err(admission::crowded_out()), None).await;
                 continue;
             }
         };
@@ -247,6 +260,7 @@ async fn read_ahead(
         match incoming(message) {
             Ok(Some(Incoming::Media(media))) => {
                 app.context.metrics.message(Direction::In, media.len());
+                farewell.seat.came(media.len());
                 let share = bytes.clone().acquire_many_owned(media.len() as u32).await.ok();
                 hand_over(&mut ahead, Ok(Incoming::Media(media)), share).await;
             }
@@ -339,7 +353,7 @@ impl Socket {
             code: fatal.code.to_owned(),
             message: fatal.message.clone(),
             fatal: true,
-            retryable: false,
+            retryable: fatal.retryable(),
             seq: None,
             output: fatal.output.clone(),
         };

@@ -37,7 +37,7 @@ use super::wire::Counter;
 /// Most payload in one frame to a client.
 const FRAGMENT: usize = 32 << 10;
 /// Read at once. Allocated for each socket, also for an idle one.
-const READ_BUFFER: usize = 16 << 10;
+const READ_BUFFER: usize = 8 << 10;
 /// A frame on its way and pongs behind it. Past this, a pong takes the place of the one before it (RFC 6455 5.5.3).
 const WRITE_BUFFER: usize = 2 * FRAGMENT;
 /// Pings and pongs of a client: so many at once, then one in each period; meanwhile the client is not read.

@@ -312,7 +312,7 @@ impl<O: Outlet> Delivery<O> {
                     code: fatal.code.to_owned(),
                     message: fatal.message.clone(),
                     fatal: true,
-                    retryable: matches!(fatal.code, "internal" | "full" | "closing" | "scratch_failed"),
+                    retryable: fatal.retryable(),
                     seq: None,
                     output: fatal.output.clone(),
                 };

@@ -149,6 +149,11 @@ impl Fatal {
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), output: None }
     }
+
+    /// Whether the same may go well at another time, or elsewhere.
+    pub fn retryable(&self) -> bool {
+        matches!(self.code, "internal" | "full" | "closing" | "scratch_failed")
+    }
 }
 
 /// How a session ended.

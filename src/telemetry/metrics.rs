@@ -35,10 +35,11 @@ pub const STAGES: [&str; 2] = ["places", "quota"];
 pub const CUTS: [&str; 3] = ["crowded_out", "header_timeout", "slow_client"];
 
 /// Why sessions are refused before they begin: label `reason`.
-pub const REJECTIONS: [&str; 9] = [
+pub const REJECTIONS: [&str; 10] = [
     "bad_request",
     "capacity",
     "closing",
+    "crowded_out",
     "forbidden_origin",
     "full",
     "keys_unavailable",
@@ -154,6 +155,11 @@ impl Metrics {
     pub fn connection_cut(&self, reason: &'static str) {
         debug_assert!(CUTS.contains(&reason), "{reason}");
         self.0.instruments.connections_cut.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// The system had no descriptor or memory for a connection that came.
+    pub fn accept_failed(&self) {
+        self.0.instruments.accept_failures.add(1, &[]);
     }
 
     /// The published keys of tokens were fetched, or could not be.
@@ -290,6 +296,7 @@ impl Metrics {
             self.0.instruments.sessions_rejected.add(0, &[KeyValue::new("reason", reason)]);
         }
         self.odd_units(0, 0);
+        self.0.instruments.accept_failures.add(0, &[]);
         for event in [Quarantined::Added, Quarantined::Answered] {
             self.0.instruments.quarantined_jobs.add(0, &[event.label()]);
         }
@@ -371,6 +378,7 @@ struct Instruments {
     segment_errors: Counter<u64>,
     sessions_rejected: Counter<u64>,
     connections_cut: Counter<u64>,
+    accept_failures: Counter<u64>,
     key_fetches: Counter<u64>,
     websocket_message: Histogram<u64>,
     backpressure: Counter<f64>,
@@ -401,6 +409,10 @@ impl Instruments {
             segment_errors: count("segmill_segment_errors_total", "Failures of segments and sessions by code."),
             sessions_rejected: count("segmill_sessions_rejected_total", "Sessions refused before they began."),
             connections_cut: count("segmill_connections_cut_total", "Connections that were cut off."),
+            accept_failures: count(
+                "segmill_accept_failures_total",
+                "Times that the system had no descriptor or memory for a connection.",
+            ),
             key_fetches: count("segmill_auth_key_fetches_total", "Fetches of the published keys of tokens."),
             websocket_message: meter
                 .u64_histogram("segmill_websocket_message_bytes")
@@ -655,6 +667,7 @@ mod tests {
             plain("segmill_sessions", "").to_vec(),
             plain("segmill_sessions_rejected_total", "reason").to_vec(),
             plain("segmill_connections_cut_total", "reason").to_vec(),
+            plain("segmill_accept_failures_total", "").to_vec(),
             plain("segmill_auth_key_fetches_total", "outcome").to_vec(),
             plain("segmill_backpressure_seconds_total", "stage").to_vec(),
             plain("segmill_worker_restarts_total", "cause").to_vec(),

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub mod barcode;
+pub mod canary;
 pub mod client;
 pub mod damage;
 pub mod data;

@@ -30,6 +30,13 @@ impl Service {
         Self::run(serve, flags)
     }
 
+    /// The same, with no more than so many files open at once.
+    pub fn with_descriptors(most: usize, flags: &[&str]) -> Self {
+        let mut serve = Command::new("sh");
+        serve.args(["-c", &format!("ulimit -n {most} && exec \"$0\" serve \"$@\""), env!("CARGO_BIN_EXE_segmill")]);
+        Self::run(serve, flags)
+    }
+
     /// The same service with workers that can be told to fail by a file in `folder` (`examples/chaos_service.rs`).
     pub fn chaos(folder: &Path, flags: &[&str]) -> Self {
         let test = std::env::current_exe().expect("a test has a path");
@@ -92,6 +99,15 @@ impl Service {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the service is running");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of memory");
         line.split_whitespace().next().and_then(|kb| kb.parse::<u64>().ok()).expect("a number") << 10
+    }
+
+    /// Processor time that it has taken, its workers' not counted.
+    pub fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the service is running");
+        let (_, fields) = stat.rsplit_once(')').expect("the name in brackets");
+        // proc(5): utime and stime, the 14th and 15th field, in hundredths of a second.
+        let ticks = fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number"));
+        Duration::from_millis(10 * ticks.sum::<u64>())
     }
 
     /// The value of a metric's series, as `name` or `name{label="value"}` names it; None where there is none.
