@@ -52,6 +52,18 @@ impl Pace {
     }
 }
 
+/// How long until a worker begins with what is put in now: `running`, how long each job on a worker has still to go;
+/// `ahead`, how long one worker would have with all that is served before.
+fn begins_in(running: &[Duration], ahead: Duration, workers: usize) -> Duration {
+    if ahead.is_zero() {
+        // With the first worker that comes free.
+        let first = running.iter().min().copied().unwrap_or_default();
+        return if running.len() < workers { Duration::ZERO } else { first };
+    }
+    let all = running.iter().sum::<Duration>() + ahead;
+    all / u32::try_from(workers).unwrap_or(u32::MAX).max(1)
+}
+
 /// A job on a worker.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Running {
@@ -113,18 +125,17 @@ impl Shared {
     /// See [`super::Pool::projected`].
     pub(super) fn projected(&self, claim: Claim, cost: Duration, now: Instant) -> Duration {
         let share = self.share(now);
-        let running = self.running();
-        let rest: Duration = running.iter().flatten().map(|running| running.rest(share, now)).sum();
-        let busy = running.iter().flatten().count();
-        drop(running);
-        let depth = self.queue.depth();
-        let threads = self.threads_among(busy + depth.items + 1);
-        let alone = cost.div_f64(f64::from(threads.min(self.cores())) * EFFICIENCY * share);
-        if busy < self.config.workers && depth.items == 0 {
-            return alone;
-        }
-        // A worker comes free before all that runs is done: on average, half of it.
-        (self.queue.ahead_of(claim, cost) + rest / 2).div_f64(f64::from(self.cores()) * share) + alone
+        let takes = |cost: Duration, threads: u32| {
+            cost.div_f64(f64::from(threads.min(self.cores()).max(1)) * EFFICIENCY * share)
+        };
+        let running: Vec<Duration> = {
+            let running = self.running();
+            running.iter().flatten().map(|running| takes(running.rest(share, now), running.threads)).collect()
+        };
+        let items = self.queue.depth().items;
+        let ahead = if items == 0 { Duration::ZERO } else { takes(self.queue.ahead_of(claim, cost), 1) };
+        let workers = usize::try_from(self.cores()).unwrap_or(usize::MAX);
+        begins_in(&running, ahead, workers) + takes(cost, self.threads_among(running.len() + items + 1))
     }
 
     /// What of a processor a thread gets: by the jobs that are done, and by those that are overdue.
@@ -191,6 +202,20 @@ mod tests {
         }
         pace.learn(S(0.0), Duration::ZERO, now);
         assert!((LEAST..=1.0).contains(&pace.share(now)));
+    }
+
+    #[test]
+    fn it_begins_when_a_worker_is_free_and_all_before_it_has_been_served() {
+        let check = |running: &[f64], ahead: f64, workers: usize, expect: f64| {
+            let running: Vec<Duration> = running.iter().copied().map(S).collect();
+            assert_eq!(begins_in(&running, S(ahead), workers), S(expect), "{running:?} {ahead} {workers}");
+        };
+        check(&[], 0.0, 1, 0.0);
+        check(&[3.0], 0.0, 2, 0.0);
+        check(&[2.0], 0.0, 1, 2.0);
+        check(&[1.0, 3.0], 0.0, 2, 1.0);
+        check(&[1.0, 3.0], 2.0, 2, 3.0);
+        check(&[2.0], 4.0, 1, 6.0);
     }
 
     #[tokio::test(start_paused = true)]
