@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup build test hostile fuzz-smoke fuzz soak chaos demo run watch clean
+.PHONY: image help setup build test hostile fuzz-smoke fuzz soak chaos demo run watch clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ chaos: setup ## faults, kills, damaged streams, slow clients, ends under load an
 
 demo: setup ## stream a clip through a service on this machine, and check what comes back
 	@scripts/demo.sh
+
+image: ## build the container image `segmill`, with docker or buildah
+	$$(command -v docker || command -v buildah) build $$(command -v docker > /dev/null || echo --format docker) -t segmill .
 
 run: build ## run the service: API on 127.0.0.1:8080, health and metrics on 127.0.0.1:9090
 	target/release/segmill serve
