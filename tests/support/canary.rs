@@ -96,7 +96,8 @@ async fn canary(service: &Service, media: Vec<u8>, struck: Option<watch::Receive
     while let Some(Ok(message)) = stream.next().await {
         session.take(message);
     }
-    drop(sending.await.expect("sending does not panic").expect("the service reads"));
+    let sent = sending.await.expect("sending does not panic");
+    assert!(sent.is_ok(), "{:?}, {:?}, {:?}", sent.err(), session.close, session.errors);
     session
 }
 
