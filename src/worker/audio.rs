@@ -15,7 +15,7 @@ use crate::job::{AudioSpec, EncodedSample, Failure, FailureCode, Job, Stats};
 use crate::media::codec::{aac, opus};
 use crate::media::{Audio, AudioCodec, Ticks};
 
-/// Longest range of samples that one rendition may ask for; the segmenter's bounds are far below.
+/// Longest range of samples that one rendition may ask for: two minutes at the highest rate.
 const MAX_SAMPLES: i64 = 192_000 * 120;
 /// Most frames that the encoder is fed before the first one wanted, so that its rate control has settled, and most
 /// milliseconds of them: the segmenter sends no more sound than that.
@@ -26,6 +26,11 @@ const LOW_BIT_RATE: u32 = 32_000;
 /// Frames that the encoder is fed after the last one wanted: it looks for attacks two frames ahead, and takes an end of
 /// the sound for one.
 const POST_FRAMES: i64 = 3;
+
+/// The media's times ask for what no media is.
+fn beyond_bounds(what: &str) -> Failure {
+    Failure::new(FailureCode::BadMedia, what)
+}
 
 /// Makes all renditions of the job.
 pub fn transcode(job: &Job, audio: &Audio, renditions: &[AudioSpec], sink: &Arc<dyn Sink>) -> Result<Stats, Failure> {
@@ -54,7 +59,7 @@ fn source_range(plans: &[Plan], rate: u32) -> Result<Range<i64>, Failure> {
     }
     let range = range.unwrap_or(0..0);
     if range.end.saturating_sub(range.start) > MAX_SAMPLES {
-        return Err(pipeline_failed("the renditions lie too far apart"));
+        return Err(beyond_bounds("the renditions lie too far apart"));
     }
     Ok(range)
 }
@@ -92,10 +97,10 @@ impl Plan {
             (Some(start), Some(end)) if start > i64::MIN / 2 && end < i64::MAX / 2 => {
                 start + lookahead..end + lookahead
             }
-            _ => return Err(pipeline_failed("a place on the grid beyond all bounds")),
+            _ => return Err(beyond_bounds("a place on the grid beyond all bounds")),
         };
         if feed.end - feed.start > MAX_SAMPLES {
-            return Err(pipeline_failed("too many frames for one job"));
+            return Err(beyond_bounds("too much sound for one segment"));
         }
         Ok(Self { spec: spec.clone(), feed, skip: pre_frames as usize + primed })
     }
