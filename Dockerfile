@@ -4,7 +4,11 @@ ARG DEBIAN=docker.io/library/debian:12.12-slim
 ARG RUST=docker.io/library/rust:1.95.0-slim-bookworm
 
 # The binary. What it depends on is a layer of its own, which stays while Cargo.lock does.
+#checkov:skip=CKV_DOCKER_7:The version is in the ARG
 FROM ${RUST} AS build
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+# Debian's archive has the newest of a version and no other; what has to be which is in deploy/image/versions.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends build-essential pkg-config \
         libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev \
@@ -24,6 +28,7 @@ RUN mkdir tests && sed -n '/^\[\[test\]\]/,/^name/s/^name = "\(.*\)"/tests\/\1.r
 FROM ${DEBIAN} AS media
 RUN find / -xdev -type f -o -type l > /base-files
 COPY deploy/image /image
+# hadolint ignore=DL3008
 RUN sed -i 's/^Types: deb$/Types: deb deb-src/' /etc/apt/sources.list.d/*.sources && apt-get update \
     && apt-get install -y --no-install-recommends build-essential dpkg-dev nasm tini \
         gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly \

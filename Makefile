@@ -1,8 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: image help setup build test hostile fuzz-smoke fuzz soak chaos demo run watch clean
+.PHONY: image help setup build test hostile fuzz-smoke fuzz soak chaos demo run watch clean terraform-test terraform-mistakes lint-deploy
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing of the system's packages
 	@scripts/setup.sh
@@ -41,6 +41,15 @@ demo: setup ## stream a clip through a service on this machine, and check what c
 
 image: ## build the container image `segmill`, with docker or buildah
 	$$(command -v docker || command -v buildah) build $$(command -v docker > /dev/null || echo --format docker) -t segmill .
+
+terraform-test: ## terraform/ against the real provider, which is built once, in a quarter of an hour
+	scripts/terraform-test.sh
+
+terraform-mistakes: ## one mistake after another in terraform/: each has to be found
+	scripts/terraform-mistakes.sh
+
+lint-deploy: ## checkov, hadolint and the schema of Cloud Build, over what deploys
+	scripts/lint-deploy.sh
 
 run: build ## run the service: API on 127.0.0.1:8080, health and metrics on 127.0.0.1:9090
 	target/release/segmill serve

@@ -35,7 +35,8 @@ measure_segmill() {
     until curl -fs "http://127.0.0.1:$((port + 1))/health/ready" >"$scratch/ready"; do sleep 0.1; done
     local before after
     before=$(ticks $server)
-    "$1" push "$file" --to "ws://127.0.0.1:$port/v1/stream" --out "$scratch/out" --outputs "$outputs" >"$scratch/push" 2>&1
+    "$1" push "$file" --to "ws://127.0.0.1:$port/v1/stream" --out "$scratch/out" --outputs "$outputs" >"$scratch/push" 2>&1 ||
+        { cat "$scratch/push" >&2; return 1; }
     after=$(ticks $server)
     kill "$server"
     wait "$server" || true
