@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::{Bytes, BytesMut};
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
+use segmill::allocator::{self, Allocator};
 use segmill::config::{Config, ServeArgs, USAGE};
 use segmill::ipc::FromWorker;
 use segmill::job::{EncodedSample, Failure, Job, Stats};
@@ -24,6 +25,9 @@ use segmill::server::service::{Service, workers};
 use segmill::worker::sink::Sink;
 use segmill::worker::transcode::{inventory, transcode};
 use tokio::signal::unix::{SignalKind, signal};
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 /// The width of pictures that may fail.
 const MARKED: u32 = 208;
@@ -56,6 +60,7 @@ fn serve() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
+    allocator::give_back_soon();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let _telemetry = segmill::telemetry::init(true, &config.log.filter, None).expect("a log");

@@ -28,6 +28,8 @@ pub mod session;
 pub mod server;
 /// Logs, traces, and every metric in one list.
 pub mod telemetry;
+/// The allocator of the program.
+pub mod allocator;
 /// Every knob: flag, environment variable, default, bounds.
 pub mod config;
 /// The command line: serve, push, doctor, health, worker.

@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+use segmill::allocator::Allocator;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
+
 fn main() -> ExitCode {
     segmill::cli::run()
 }

@@ -13,6 +13,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("ipc", &["job", "media"]),
     ("worker", &["job", "ipc", "media"]),
     ("config", &[]),
+    ("allocator", &[]),
     ("telemetry", &["config", "protocol"]),
     ("pool", &["job", "ipc", "telemetry", "media"]),
     ("session", &["media", "segment", "job", "ladder", "pool", "telemetry", "protocol", "config"]),

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::allocator;
 use crate::config::{Config, ServeArgs, USAGE};
 
 /// Live video in over a WebSocket, exact transcoded segments out, in order, each with a receipt.
@@ -50,7 +51,10 @@ pub fn run() -> ExitCode {
     let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     match command {
         Command::Serve(args) => match Config::new(*args, &environment) {
-            Ok(config) => block_on(serve::serve(config, environment)),
+            Ok(config) => {
+                allocator::give_back_soon();
+                block_on(serve::serve(config, environment))
+            }
             Err(error) => usage(&error),
         },
         Command::Push(args) => match args.check(environment) {

@@ -95,14 +95,16 @@ impl Config {
 
 /// A worker's environment out of the server's: where programs, libraries and GStreamer's registry are, and nothing
 /// else (no secrets); with the allocator's settings that keep its memory mapped between jobs (a quarter of the page
-/// faults).
+/// faults), and what it keeps of addresses small against `--worker-memory`.
 pub fn worker_env(server: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
     const PASSED: [&str; 4] = ["PATH", "HOME", "LD_LIBRARY_PATH", "XDG_CACHE_HOME"];
-    const SET: [(&str, &str); 3] = [
+    const SET: [(&str, &str); 4] = [
         // The largest that glibc does not ignore.
         ("MALLOC_MMAP_THRESHOLD_", "33554432"),
         ("MALLOC_TRIM_THRESHOLD_", "2000000000"),
         ("MALLOC_ARENA_MAX", "1"),
+        // KiB.
+        ("MIMALLOC_ARENA_RESERVE", "65536"),
     ];
     let passed = |name: &OsStr| name.to_str().is_some_and(|name| PASSED.contains(&name) || name.starts_with("GST_"));
     let set = SET.map(|(name, value)| (name.into(), value.into()));
