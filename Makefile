@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: image help setup build test hostile fuzz-smoke fuzz soak chaos demo run watch clean terraform-test terraform-mistakes lint-deploy
+.PHONY: image help setup build test hostile fuzz-smoke fuzz soak chaos demo loadtest run watch clean terraform-test terraform-mistakes lint-deploy
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +13,7 @@ build: setup ## build the release binary
 test: setup ## formatting, lints, all tests: the check of continuous integration
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
+	@scripts/k6.sh >/dev/null || true
 	cargo test --locked
 
 HOSTILE ?= 16..200
@@ -38,6 +39,9 @@ chaos: setup ## faults, kills, damaged streams, slow clients, ends under load an
 
 demo: setup ## stream a clip through a service on this machine, and check what comes back
 	@scripts/demo.sh
+
+loadtest: setup ## 100 users for five minutes, by k6 (PROFILE, USERS, DURATION, TARGET, URL: loadtest/README.md)
+	@scripts/loadtest.sh
 
 image: ## build the container image `segmill`, with docker or buildah
 	$$(command -v docker || command -v buildah) build $$(command -v docker > /dev/null || echo --format docker) -t segmill .
