@@ -23,7 +23,11 @@ if (!env.URL || !env.CLIP) throw new Error('URL (ws://…/v1/stream) and CLIP (a
 
 const ask = {
   url: env.URL,
-  headers: { 'segmill-origin': 'loadtest', ...(env.TOKEN && { Authorization: `Bearer ${env.TOKEN}` }) },
+  headers: {
+    'segmill-origin': 'loadtest',
+    ...(env.TOKEN && { Authorization: `Bearer ${env.TOKEN}` }),
+    ...(env.IDENTITY && { 'X-Serverless-Authorization': `Bearer ${env.IDENTITY}` }),
+  },
   start: {
     type: 'start',
     mode: 'live',

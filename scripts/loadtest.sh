@@ -16,20 +16,6 @@ stop_all() {
 }
 trap 'stop_all || true' EXIT
 
-# A minute of 720p25 at 1.5 Mb/s, a key frame every two seconds, in fragments of 200 ms, as a live encoder sends it.
-make_the_clip() {
-    get_clip
-    local input=$clip
-    clip=$out/clip-of-${input##*/}
-    [[ ! -s $clip ]] || return 0
-    echo "$script: making $clip"
-    ffmpeg -v error -y -stream_loop 1 -i "$input" -t 60 -vf scale=1280:720:flags=bicubic,fps=25 \
-        -c:v libx264 -preset veryfast -b:v 1370k -maxrate 1500k -bufsize 1500k -pix_fmt yuv420p \
-        -g 50 -keyint_min 50 -sc_threshold 0 -c:a aac -b:a 128k -ac 2 \
-        -movflags frag_keyframe+empty_moov+default_base_moof -frag_duration 200000 -f mp4 "$clip.part"
-    mv "$clip.part" "$clip"
-}
-
 # One that scrapes the service and evaluates the alerts, where there is one; sets `prometheus` and `prometheus_address`.
 start_prometheus() {
     local program tools
@@ -66,10 +52,7 @@ if ill or not alerts or any(action == "rollback" for _, _, action in active):
 
 mkdir -p "$out"
 k6=$(scripts/k6.sh)
-if [[ -z ${CLIP:-} ]]; then
-    make_the_clip
-    CLIP=$clip
-fi
+CLIP=${CLIP:-$(scripts/clip.sh)}
 if [[ -z ${URL:-} ]]; then
     cargo build --release --locked
     # shellcheck disable=SC2086
