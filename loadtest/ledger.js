@@ -20,11 +20,11 @@ export class Ledger {
     this.receipts = { segments: 0, failed: 0, degraded: 0, frames: 0 };
     this.done = false;
     this.told = new Set();
-    this.connected();
+    this.clear();
   }
 
-  // A new connection: what came of a segment without its receipt comes again.
-  connected() {
+  // Of the segment that has no receipt yet nothing has come; on a new connection it comes again.
+  clear() {
     this.open = new Map();
     this.lastByteAt = null;
     this.wrong = 0;
@@ -77,7 +77,7 @@ export class Ledger {
     metrics.segments.add(1, { outcome: receipt.outcome });
     metrics.segmentErrors.add(receipt.outcome === 'failed' || missing > 0 || this.wrong > 0);
     metrics.segmentsDegraded.add(receipt.outcome === 'degraded');
-    this.connected();
+    this.clear();
   }
 
   // How many outputs of a segment are not there though its receipt does not say so.

@@ -56,7 +56,7 @@ async function connect(user) {
   const { ledger, feed, ask } = user;
   const end = { opened: false, code: 0, why: '', moved: null, error: null };
   let feeding = null;
-  ledger.connected();
+  ledger.clear();
   const socket = new WebSocket(ask.url, [SUBPROTOCOL], { headers: ask.headers, tags: { name: 'stream' } });
   socket.binaryType = 'arraybuffer';
   await new Promise((closed) => {

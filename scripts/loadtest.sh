@@ -42,12 +42,20 @@ ask_prometheus() {
 import json, sys
 rules = [rule for group in json.load(sys.stdin)["data"]["groups"] for rule in group["rules"]]
 alerts = [rule for rule in rules if rule["type"] == "alerting"]
-ill = [rule["name"] for rule in rules if rule["health"] != "ok"]
+# Each 30 s; until then their health is unknown.
+done = [rule["name"] for rule in alerts if rule["health"] == "ok"]
+ill = [rule["name"] for rule in rules if rule["health"] == "err"]
 active = [(alert["state"], rule["name"], rule["labels"].get("action")) for rule in alerts for alert in rule["alerts"]]
-print(f"loadtest: Prometheus has evaluated {len(alerts)} alerts; " + (", ".join(f"{state}: {name}" for state, name, _ in active) or "none is active"))
+print(f"loadtest: Prometheus has evaluated {len(done)} of {len(alerts)} alerts; " + (", ".join(f"{state}: {name}" for state, name, _ in active) or "none is active"))
 if ill or not alerts or any(action == "rollback" for _, _, action in active):
-    sys.exit(f"loadtest: could not be evaluated: {ill}; active: {active}")
+    sys.exit(f"loadtest: not evaluated: {ill}; active: {active}")
 '
+}
+
+# Processor time of these processes.
+seconds_of() {
+    local stats=("${@/#//proc/}")
+    sed 's/.*) //' "${stats[@]/%//stat}" | awk -v hz="$(getconf CLK_TCK)" '{ sum += $12 + $13 } END { print sum / hz }'
 }
 
 mkdir -p "$out"
@@ -64,12 +72,13 @@ export URL OUT=$out CLIP
 
 uptime
 code=0
-"$k6" run --no-usage-report --address '' --quiet loadtest/stream.js || code=$?
+TIMEFORMAT="$script: k6 took %U s of processor time for itself and %S s in the kernel"
+time "$k6" run --no-usage-report --address '' --quiet loadtest/stream.js || code=$?
 uptime
 if [[ -n $server ]]; then
-    took=$(sed 's/.*) //' "/proc/$server/stat" | awk -v hz="$(getconf CLK_TCK)" '{ print ($12 + $13) / hz }')
     most=$(awk '/^VmHWM:/ { printf "%d", $2 / 1024 }' "/proc/$server/status")
-    echo "$script: the service itself, its workers apart, took $took s of processor time and at most $most MB"
+    mapfile -t workers < <(pgrep -P "$server")
+    echo "$script: the service took $(seconds_of "$server") s and at most $most MB, its workers $(seconds_of "${workers[@]}") s"
     ask_prometheus || code=$((code ? code : 1))
     stop_all || fail "the service did not end well on SIGTERM"
 fi
