@@ -113,5 +113,6 @@ pub async fn session(service: &Service, label: &str, media: Vec<u8>) -> Session 
     outputs[1]["video"]["preset"] = json!("ultrafast");
     let start = json!({"segment_ms": 200, "outputs": outputs});
     let session = client::stream(service.listen, start, media, 20_000);
-    tokio::time::timeout(HANGS, session).await.unwrap_or_else(|_| panic!("{label}: it hangs"))
+    let ended = tokio::time::timeout(HANGS, session).await;
+    ended.unwrap_or_else(|_| panic!("{label}: it hangs\n{}\n{}", service.get_ops("/metrics").1, service.log()))
 }
