@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # terraform/: its form, whether it is valid, and its tests, against the schema of the real provider; nothing is asked of Google.
-# The provider is built from the Go module proxy (a quarter of an hour, once), as is OpenTofu where there is no Terraform.
+# The provider is built from the Go module proxy (a quarter of an hour, once), as is OpenTofu where there is neither.
 #
 #   scripts/terraform-test.sh [ARGUMENTS OF terraform test]
 set -euo pipefail

@@ -30,7 +30,8 @@ resource "google_billing_budget" "project" {
   }
 
   all_updates_rule {
-    monitoring_notification_channels = slice(local.people, 0, min(5, length(local.people)))
+    # Five addresses, and nothing but addresses, is what budgets take.
+    monitoring_notification_channels = slice(local.mailboxes, 0, min(5, length(local.mailboxes)))
     disable_default_iam_recipients   = true
   }
 

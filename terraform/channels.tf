@@ -54,8 +54,6 @@ resource "google_pubsub_topic_iam_member" "monitoring_publishes" {
 }
 
 locals {
-  people = concat(
-    [for channel in google_monitoring_notification_channel.email : channel.name],
-    google_monitoring_notification_channel.slack[*].name,
-  )
+  mailboxes = [for channel in google_monitoring_notification_channel.email : channel.name]
+  people    = concat(local.mailboxes, google_monitoring_notification_channel.slack[*].name)
 }

@@ -21,7 +21,7 @@ locals {
     legend = replace(target.legendFormat, "/{{ *([a-z_]+) *}}/", "$${metric.labels.$1}")
   }] }
 
-  # Grafana has 24 columns, and lines of 30 pixels; Cloud Monitoring 48 and squares.
+  # Grafana has 24 columns, Cloud Monitoring 48. What is empty the API leaves out, which would be a difference ever after.
   tiles = [for panel in local.grafana.panels : merge(
     { for key, value in { xPos = panel.gridPos.x * 2, yPos = panel.gridPos.y * 2 } : key => value if value > 0 },
     {
@@ -30,7 +30,7 @@ locals {
       widget = { for key, value in {
         title         = panel.title
         sectionHeader = panel.type == "row" ? { dividerBelow = true } : null
-        xyChart = panel.type == "row" ? null : {
+        xyChart = panel.type == "row" ? null : { for key, value in {
           dataSets = [for query in local.queries[panel.id] : {
             plotType       = "LINE"
             targetAxis     = "Y1"
@@ -41,7 +41,7 @@ locals {
             }
           }]
           thresholds = [for step in try(panel.fieldConfig.defaults.thresholds.steps, []) : { value = step.value } if step.value != null]
-        }
+        } : key => value if length(value) > 0 }
       } : key => value if value != null }
     }
   )]

@@ -133,6 +133,12 @@ run "dashboard" {
   }
 
   assert {
+    condition = one([for tile in jsondecode(google_monitoring_dashboard.segmill.dashboard_json).mosaicLayout.tiles :
+    tile.widget.xyChart.thresholds[*].value if tile.widget.title == "Error rate"]) == [0.05, 0.1]
+    error_message = "Lines are where Grafana's are."
+  }
+
+  assert {
     condition     = alltrue([for tile in jsondecode(google_monitoring_dashboard.segmill.dashboard_json).mosaicLayout.tiles : try(tile.xPos, 0) + tile.width <= 48])
     error_message = "A tile sticks out."
   }
@@ -140,7 +146,8 @@ run "dashboard" {
 
 run "budget" {
   variables {
-    budget = { billing_account = "012345-6789AB-CDEF01", amount = 2000 }
+    budget        = { billing_account = "012345-6789AB-CDEF01", amount = 2000 }
+    slack_channel = "#segmill"
   }
 
   assert {
@@ -150,7 +157,7 @@ run "budget" {
       [for rule in google_billing_budget.project[0].threshold_rules : rule.threshold_percent] == [0.5, 0.9, 1, 1],
       length(google_billing_budget.project[0].all_updates_rule[0].monitoring_notification_channels) == 2,
     ])
-    error_message = "The budget is of this project, and tells the same people."
+    error_message = "The budget is of this project, and tells the addresses; it can't tell Slack."
   }
 
   assert {
