@@ -30,6 +30,8 @@ mistakes=(
     'alerts.tf|telling|s/query               = each.value.expr/query               = "vector(1)"/'
     'alerts.tf|telling|s/content   = local.runbook\[each.key\]/content   = each.value.summary/'
     'dashboard.tf|telling|s/"\$revision" *= "\.\*"//'
+    'dashboard.tf|telling|s/value = step.value }/value = 1 }/'
+    'budget.tf|telling|s/local.mailboxes/local.people/g'
     'main.tf|service|s/floor(var.sessions_per_vcpu \* var.cpu))$/1000)/'
     'variables.tf|refused|s/var.session_limit_s <= var.request_timeout_s - 60/true/'
     'variables.tf|refused|s/!var.public || var.auth != null/true/'
