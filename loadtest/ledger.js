@@ -120,6 +120,7 @@ export class Ledger {
     metrics.segmentLatency.add(at - this.sentAt[last]);
     metrics.segmentTurnaround.add(turnaround);
     metrics.segmentServerLatency.add(receipt.latency_ms);
+    metrics.segmentCpu.add(receipt.cpu_ms);
     metrics.segmentDelivery.add(Math.max(0, turnaround - receipt.queued_ms - receipt.transcode_ms));
     if (receipt.seq === 1) metrics.firstSegment.add(at - this.begunAt);
   }

@@ -11,6 +11,8 @@ export const segmentLatency = time('segment_latency');
 export const segmentTurnaround = time('segment_turnaround');
 // What the receipts tell of the service's own part: from a segment's last byte in to its last byte out.
 export const segmentServerLatency = time('segment_server_latency');
+// Processor time of a segment's jobs in the workers, as receipts tell it.
+export const segmentCpu = time('segment_cpu');
 // What is left of the turnaround without the receipt's queue and transcoding: cutting, muxing, both sockets, k6 itself.
 export const segmentDelivery = time('segment_delivery');
 // From a session's first byte of media, which is there with the media's first picture, to the end of its first segment.
