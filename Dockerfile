@@ -21,6 +21,7 @@ RUN mkdir -p src tests \
     && cargo build --release --locked \
     && rm -rf src tests target/release/deps/*segmill* target/release/segmill*
 COPY src src
+COPY deploy/alerts/rules.yaml deploy/alerts/
 RUN mkdir tests && sed -n '/^\[\[test\]\]/,/^name/s/^name = "\(.*\)"/tests\/\1.rs/p' Cargo.toml | xargs touch \
     && cargo build --release --locked --bin segmill && strip --strip-debug target/release/segmill
 

@@ -5,6 +5,7 @@
 
 mod auth;
 mod keys;
+mod run;
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use self::auth::{Auth, is_loopback};
 pub use self::keys::{VerifyingKey, VerifyingKeys};
+pub use self::run::{Retirement, ServiceName, Source, http_url, is_name, revision_name, service_name, source};
 
 /// Exit code of a wrong command line or environment (`EX_USAGE` of sysexits.h).
 pub const USAGE: u8 = 64;
@@ -47,6 +49,7 @@ pub struct Config {
     pub sandbox: Sandbox,
     pub capacity: Capacity,
     pub scratch: Scratch,
+    pub retirement: Retirement,
     pub log: Log,
 }
 
@@ -54,10 +57,7 @@ impl Config {
     /// What flags and environment say together.
     pub fn new(args: ServeArgs, environment: &[(OsString, OsString)]) -> Result<Self, ConfigError> {
         check_environment(environment)?;
-        let listen = match args.listen {
-            Some(listen) => listen,
-            None => listen_by_port(environment)?.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))),
-        };
+        let listen = listen(args.listen, environment)?;
         if listen == args.ops_listen && listen.port() != 0 {
             return Err(ConfigError::SamePort(listen));
         }
@@ -86,6 +86,7 @@ impl Config {
             sandbox: args.sandbox,
             capacity: args.capacity,
             scratch: args.scratch,
+            retirement: args.retirement.check(environment)?,
             log: args.log,
         })
     }
@@ -162,6 +163,8 @@ pub struct ServeArgs {
     pub capacity: Capacity,
     #[command(flatten)]
     pub scratch: Scratch,
+    #[command(flatten)]
+    pub retirement: Retirement,
     #[command(flatten)]
     pub log: Log,
 }
@@ -491,6 +494,14 @@ fn is_service_link(name: &str, value: &str) -> bool {
         || link_part()
 }
 
+/// The address that is given, else what Cloud Run says, else port 8080 of this machine alone.
+pub fn listen(given: Option<SocketAddr>, environment: &[(OsString, OsString)]) -> Result<SocketAddr, ConfigError> {
+    match given {
+        Some(listen) => Ok(listen),
+        None => Ok(listen_by_port(environment)?.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))),
+    }
+}
+
 /// Cloud Run's contract: listen on $PORT of all interfaces.
 fn listen_by_port(environment: &[(OsString, OsString)]) -> Result<Option<SocketAddr>, ConfigError> {
     let Some((_, port)) = environment.iter().find(|(name, _)| name == "PORT") else { return Ok(None) };
@@ -529,7 +540,7 @@ fn bytes<const MIN: u64, const MAX: u64>(text: &str) -> Result<u64, String> {
 }
 
 /// Reads `500ms`, `5s`, `2m`, `1h` or `0`, from `MIN` to `MAX` milliseconds.
-fn duration<const MIN: u64, const MAX: u64>(text: &str) -> Result<Duration, String> {
+pub fn duration<const MIN: u64, const MAX: u64>(text: &str) -> Result<Duration, String> {
     let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
     let (number, unit) = if text == "0" { (Some(0), 1) } else { with_unit(text, &units) };
     let ms = number.and_then(|n| n.checked_mul(unit)).ok_or("not a duration: write it as 500ms, 5s, 2m or 1h")?;
@@ -679,6 +690,13 @@ mod tests {
             ("--log-format xml", "--log-format"),
             ("--otlp-endpoint localhost:4318", "--otlp-endpoint"),
             ("--otlp-endpoint https://example.com", "https is not built in"),
+            ("--run-service segmill", "must be projects/"),
+            ("--run-service projects/p/locations/l/services/s", "--run-revision"),
+            (
+                "--run-service projects/p/locations/l/services/s --run-revision r --run-url http://a.example",
+                "https only",
+            ),
+            ("--run-credentials secret", "--run-credentials"),
             ("--worker-count 3", "--worker-count"),
         ] {
             refused(flags, &[], says);

@@ -24,6 +24,10 @@ pub mod pool;
 pub mod worker;
 /// One client's stream, from its first byte to its last receipt.
 pub mod session;
+/// The platform's APIs: Cloud Run's traffic, Prometheus' answers.
+pub mod cloud;
+/// Whether a release does well, and what share of the traffic it has for that.
+pub mod rollout;
 /// HTTP and WebSocket: routes, limits, health.
 pub mod server;
 /// Logs, traces, and every metric in one list.
@@ -32,5 +36,5 @@ pub mod telemetry;
 pub mod allocator;
 /// Every knob: flag, environment variable, default, bounds.
 pub mod config;
-/// The command line: serve, push, doctor, health, worker.
+/// The command line: serve, push, rollout, doctor, health, worker.
 pub mod cli;

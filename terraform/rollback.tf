@@ -31,6 +31,19 @@ resource "google_cloud_run_v2_service" "rollback" {
       image = var.image
       args  = ["rollout", "serve"]
 
+      env {
+        name  = "SEGMILL_ROLLOUT_SERVICE"
+        value = local.service_name
+      }
+      env {
+        name  = "SEGMILL_ROLLOUT_AUDIENCE"
+        value = local.rollback_url
+      }
+      env {
+        name  = "SEGMILL_ROLLOUT_ACCOUNT"
+        value = google_service_account.push.email
+      }
+
       ports {
         container_port = 8080
       }

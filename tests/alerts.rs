@@ -4,15 +4,14 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use futures_util::SinkExt;
 use serde_json::{Value, json};
 use support::client;
 use support::media::Clip;
+use support::prometheus::{Prometheus, tool};
 use support::service::Service;
 use support::verify;
 use tokio_tungstenite::tungstenite::Message;
@@ -23,14 +22,6 @@ const DASHBOARD: &str = "deploy/grafana/segmill.json";
 const RUNBOOK: &str = "docs/operations.md";
 /// Prometheus is asked again until then.
 const STUCK: Duration = Duration::from_secs(120);
-
-/// `prometheus` or `promtool`: what is installed, else what `make setup` has unpacked.
-fn tool(name: &str) -> Command {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target/tmp").join("tools/usr/bin");
-    let found = std::env::split_paths(&path).chain([target]).map(|folder| folder.join(name)).find(|file| file.exists());
-    Command::new(found.unwrap_or_else(|| panic!("{name} is missing: make setup")))
-}
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -56,77 +47,31 @@ fn alerts_fire_of_the_revision_that_is_bad_and_of_no_other() {
 }
 
 /// A real one, as deploy/local has it, that scrapes a service and evaluates the rules every second.
-struct Prometheus {
-    child: Child,
-    address: String,
-    _folder: tempfile::TempDir,
+fn watching(service: &Service) -> Prometheus {
+    let replaced = |text: String, from: &str, to: &str| {
+        assert!(text.contains(from), "{from} is not in {text}");
+        text.replace(from, to)
+    };
+    let rules = replaced(read(RULES), "interval: 30s", "interval: 1s");
+    let scrape = replaced(read(SCRAPE), "../alerts/rules.yaml", "rules.yaml");
+    let scrape = replaced(scrape, "scrape_interval: 5s", "scrape_interval: 1s");
+    let scrape = replaced(scrape, "127.0.0.1:9090", &service.ops.to_string());
+    Prometheus::start(&scrape, &[("rules.yaml", &rules)])
 }
 
-impl Prometheus {
-    fn start(service: &Service) -> Self {
-        let replaced = |text: String, from: &str, to: &str| {
-            assert!(text.contains(from), "{from} is not in {text}");
-            text.replace(from, to)
-        };
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let rules = replaced(read(RULES), "interval: 30s", "interval: 1s");
-        std::fs::write(folder.path().join("rules.yaml"), rules).expect("the folder can be written");
-        let scrape = replaced(read(SCRAPE), "../alerts/rules.yaml", "rules.yaml");
-        let scrape = replaced(scrape, "scrape_interval: 5s", "scrape_interval: 1s");
-        let scrape = replaced(scrape, "127.0.0.1:9090", &service.ops.to_string());
-        std::fs::write(folder.path().join("prometheus.yml"), scrape).expect("the folder can be written");
-        let mut child = tool("prometheus")
-            .arg(format!("--config.file={}", folder.path().join("prometheus.yml").display()))
-            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
-            .arg("--web.listen-address=127.0.0.1:0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("prometheus starts");
-        let mut log = BufReader::new(child.stderr.take().expect("stderr is piped")).lines().map_while(Result::ok);
-        let listening = log.find(|line| line.contains("msg=\"Listening on\"")).expect("it says where it listens");
-        let address = listening.split("address=").nth(1).expect("an address").trim().to_owned();
-        // It goes on writing.
-        std::thread::spawn(move || log.for_each(drop));
-        Self { child, address, _folder: folder }
-    }
-
-    /// What the API answers as `data`; a panic where that is an error.
-    fn ask(&self, path: &str, parameters: &[(&str, &str)]) -> Value {
-        let mut curl = Command::new("curl");
-        curl.args(["-s", "-G", "--retry", "0"]).arg(format!("http://{}/api/v1/{path}", self.address));
-        for (name, value) in parameters {
-            curl.arg("--data-urlencode").arg(format!("{name}={value}"));
-        }
-        let output = curl.output().expect("curl is installed");
-        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        // Until it has read its files it says so in plain text.
-        assert!(answer["status"] != "error", "{path} {parameters:?}: {answer}");
-        answer["data"].clone()
-    }
-
-    fn alerts(&self) -> Vec<Value> {
-        let groups = self.ask("rules", &[])["groups"].as_array().cloned().unwrap_or_default();
-        groups.iter().flat_map(|group| group["rules"].as_array().cloned().expect("rules")).collect()
-    }
-
-    /// The label names of all series that a query gives, once it gives any.
-    fn labels(&self, query: &str) -> BTreeSet<String> {
-        let result = until(query, || {
-            let answer = self.ask("query", &[("query", query)]);
-            answer["result"].as_array().filter(|series| !series.is_empty()).cloned()
-        });
-        let names = |series: &Value| series["metric"].as_object().expect("labels").keys().cloned().collect::<Vec<_>>();
-        result.iter().flat_map(names).collect()
-    }
+fn alerts(prometheus: &Prometheus) -> Vec<Value> {
+    let groups = prometheus.ask("rules", &[])["groups"].as_array().cloned().unwrap_or_default();
+    groups.iter().flat_map(|group| group["rules"].as_array().cloned().expect("rules")).collect()
 }
 
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// The label names of all series that a query gives, once it gives any.
+fn labels(prometheus: &Prometheus, query: &str) -> BTreeSet<String> {
+    let result = until(query, || {
+        let answer = prometheus.ask("query", &[("query", query)]);
+        answer["result"].as_array().filter(|series| !series.is_empty()).cloned()
+    });
+    let names = |series: &Value| series["metric"].as_object().expect("labels").keys().cloned().collect::<Vec<_>>();
+    result.iter().flat_map(names).collect()
 }
 
 /// What comes of asking again and again.
@@ -167,7 +112,7 @@ fn grouped(query: &str) -> BTreeSet<String> {
 fn names_what_is_there(prometheus: &Prometheus, place: &str, query: &str) {
     let selectors = selectors(query);
     assert!(!selectors.is_empty(), "{place} asks for no metric: {query}");
-    let labels: BTreeSet<String> = selectors.iter().flat_map(|selector| prometheus.labels(selector)).collect();
+    let labels: BTreeSet<String> = selectors.iter().flat_map(|selector| labels(prometheus, selector)).collect();
     let missing: Vec<_> = grouped(query).into_iter().filter(|label| !labels.contains(label)).collect();
     assert!(missing.is_empty(), "{place}: {missing:?} are no labels of {selectors:?}");
 }
@@ -203,10 +148,10 @@ async fn what_alerts_and_panels_ask_for_is_what_a_service_tells() {
     let start = json!({"type": "start", "outputs": verify::outputs(&["h264"])}).to_string();
     open.send(Message::text(start)).await.expect("the message is taken");
 
-    let prometheus = Prometheus::start(&service);
+    let prometheus = watching(&service);
     let healthy = |alert: &&Value| alert["health"] == "ok";
     let alerts = until("all rules are evaluated", || {
-        let alerts = prometheus.alerts();
+        let alerts = alerts(&prometheus);
         assert!(alerts.iter().all(|alert| alert["health"] != "err"), "{alerts:#?}");
         (!alerts.is_empty() && alerts.iter().filter(healthy).count() == alerts.len()).then_some(alerts)
     });
@@ -236,7 +181,7 @@ async fn what_alerts_and_panels_ask_for_is_what_a_service_tells() {
         for target in panel["targets"].as_array().expect("queries") {
             let query = filled_in(target["expr"].as_str().expect("a query"), variables);
             names_what_is_there(&prometheus, title, &query);
-            let labels = prometheus.labels(&query);
+            let labels = labels(&prometheus, &query);
             let legend = target["legendFormat"].as_str().expect("a legend");
             for label in legend.split("{{").skip(1).filter_map(|rest| rest.split("}}").next()) {
                 assert!(labels.contains(label), "{title}: {label} is none of {labels:?}");

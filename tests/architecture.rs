@@ -17,7 +17,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "protocol"]),
     ("pool", &["job", "ipc", "telemetry", "media"]),
     ("session", &["media", "segment", "job", "ladder", "pool", "telemetry", "protocol", "config"]),
-    ("server", &["session", "pool", "telemetry", "protocol", "config", "job", "media"]),
+    ("cloud", &["config"]),
+    ("rollout", &["cloud"]),
+    ("server", &["session", "pool", "telemetry", "protocol", "config", "job", "media", "cloud", "rollout"]),
 ];
 
 #[test]

@@ -4,6 +4,7 @@
 mod doctor;
 mod health;
 mod push;
+mod rollout;
 mod serve;
 mod worker;
 
@@ -29,6 +30,8 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Stream a file through a service and keep what comes back as HLS
     Push(push::PushArgs),
+    /// Look after the releases of a service on Cloud Run
+    Rollout(Box<rollout::RolloutArgs>),
     /// Examine this machine: versions, codecs, sandbox, limits
     Doctor(Box<doctor::DoctorArgs>),
     /// Ask a running service whether it is alive
@@ -59,6 +62,10 @@ pub fn run() -> ExitCode {
         },
         Command::Push(args) => match args.check(environment) {
             Ok(plan) => block_on(push::push(plan)),
+            Err(error) => usage(&error),
+        },
+        Command::Rollout(args) => match args.check(&environment) {
+            Ok(plan) => block_on(rollout::rollout(plan)),
             Err(error) => usage(&error),
         },
         Command::Doctor(args) => match args.check(environment) {

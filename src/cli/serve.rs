@@ -57,8 +57,10 @@ async fn run(mut config: Config, environment: Vec<(OsString, OsString)>) -> Resu
             return Ok(());
         }
     };
-    let signal = signals.next().await;
-    tracing::info!(signal, "draining");
+    tokio::select! {
+        signal = signals.next() => tracing::info!(signal, "draining"),
+        () = service.wanted_again() => tracing::info!("this revision has traffic again; a fresh process serves it better"),
+    }
     tokio::select! {
         () = service.stop() => {}
         signal = signals.next() => tracing::warn!(signal, "stopped before the drain was over"),
@@ -88,17 +90,17 @@ fn raise_descriptors(config: &mut Config) {
 }
 
 /// The signals that end the service.
-struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn next(&mut self) -> &'static str {
+    pub(super) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
@@ -116,7 +118,7 @@ pub async fn serve_embedded(
     Ok((service.address, service))
 }
 
-fn log_json(format: LogFormat) -> bool {
+pub(super) fn log_json(format: LogFormat) -> bool {
     match format {
         LogFormat::Auto => !io::stderr().is_terminal(),
         LogFormat::Json => true,

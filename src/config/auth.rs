@@ -98,12 +98,29 @@ fn bytes_a_second(text: &str) -> Result<NonZeroU64, String> {
 }
 
 impl Auth {
+    /// Tokens of one issuer, who publishes its keys, for one audience; and nothing else.
+    pub fn published(jwks_url: String, issuer: String, audience: String) -> Self {
+        Self {
+            keys: StaticKeys(Ok(VerifyingKeys::default())),
+            jwks_url: Some(jwks_url),
+            jwks_allow_http: false,
+            jwks_refresh: Duration::from_secs(300),
+            audience: vec![audience],
+            issuer: vec![issuer],
+            leeway: Duration::from_secs(10),
+            allow_origin: Vec::new(),
+            quotas: Quotas { sessions: None, bytes: None, pixels: None, burst: Duration::from_secs(5) },
+        }
+    }
+
     /// Whether a token is asked for.
     pub fn required(&self) -> bool {
         !self.keys.get().is_empty() || self.jwks_url.is_some()
     }
 
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    /// # Errors
+    /// Settings that contradict each other.
+    pub fn check(&self) -> Result<(), ConfigError> {
         let wrong = |wrong: String| Err(ConfigError::Value(wrong));
         if let Err(error) = &self.keys.0 {
             return wrong(format!("--auth-keys: {error}"));

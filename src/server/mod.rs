@@ -5,6 +5,7 @@
 //! session on the same [`TaskTracker`] and watches the same [`CancellationToken`].
 
 pub mod admission;
+pub mod alerts;
 pub mod app;
 pub mod auth;
 mod body;
@@ -13,6 +14,7 @@ pub mod ops;
 mod pace;
 mod places;
 pub mod problem;
+mod retire;
 pub mod router;
 mod segments;
 pub mod service;

@@ -16,6 +16,7 @@ use super::admission::Admission;
 use super::app::App;
 use super::auth::Auth;
 use super::ops;
+use super::retire::Watcher;
 use super::router::router;
 use crate::config::{Config, Resume, SandboxMode};
 use crate::job::{Confinement, Layer};
@@ -39,6 +40,8 @@ pub enum StartError {
     Program(io::Error),
     #[error("the keys of tokens can't be fetched: {0}")]
     Keys(io::Error),
+    #[error("Cloud Run can't be asked: {0}")]
+    Run(io::Error),
     #[error("there is no randomness for a key: {0}")]
     Randomness(#[from] getrandom::Error),
     #[error(transparent)]
@@ -60,6 +63,8 @@ pub struct Service {
     tracker: TaskTracker,
     /// The ops port answers until all else is over.
     ops_shutdown: CancellationToken,
+    /// Cancelled where a revision that was taken back has traffic again.
+    wanted_again: CancellationToken,
 }
 
 impl Service {
@@ -102,6 +107,8 @@ impl Service {
         ));
 
         let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
+        // Sessions come to an end when the service does, or before.
+        let draining = shutdown.child_token();
         let (auth, fetcher) = Auth::new(&config.auth, metrics.clone()).map_err(StartError::Keys)?;
         let auth = Arc::new(auth);
         if let Some(fetcher) = fetcher {
@@ -133,17 +140,43 @@ impl Service {
                 scratch: Scratch::new(config.scratch.dir.clone(), config.scratch.bytes),
                 tokens: tokens(&config.resume)?,
             }),
-            admission: Admission::new(config.max_sessions, capacity, shutdown.clone(), metrics, readiness.clone()),
+            admission: Admission::new(
+                config.max_sessions,
+                capacity,
+                draining.clone(),
+                metrics.clone(),
+                readiness.clone(),
+            ),
             auth,
-            draining: shutdown.clone(),
+            draining: draining.clone(),
             tracker: tracker.clone(),
             config: Arc::new(config),
         };
+        let wanted_again = CancellationToken::new();
+        if let Some(watcher) = Watcher::new(&app.config.retirement, metrics.clone()).map_err(StartError::Run)? {
+            let (readiness, wanted_again) = (readiness.clone(), wanted_again.clone());
+            let watching = async move {
+                watcher.retired().await;
+                tracing::warn!("this revision was taken back: its sessions are handed over");
+                // The process goes on, so that its metrics can be read, until the platform ends it.
+                metrics.retired();
+                readiness.drain();
+                draining.cancel();
+                watcher.wanted_again().await;
+                wanted_again.cancel();
+            };
+            tracker.spawn(shutdown.clone().run_until_cancelled_owned(watching));
+        }
         let drain = app.config.sessions.drain;
         tracker.spawn(super::serve(listener, router(app), bounds, shutdown.clone(), tracker.clone()));
         readiness.started();
         tracing::info!(listen = %address, ops_listen = %ops_address, "ready");
-        Ok(Self { address, ops_address, readiness, pool, drain, shutdown, tracker, ops_shutdown })
+        Ok(Self { address, ops_address, readiness, pool, drain, shutdown, tracker, ops_shutdown, wanted_again })
+    }
+
+    /// Waits until the revision, which was taken back, has traffic again: this process refuses it, another would not.
+    pub async fn wanted_again(&self) {
+        self.wanted_again.cancelled().await;
     }
 
     /// Takes no new work, lets what is in flight come to its end, and closes: all within the time that the configuration

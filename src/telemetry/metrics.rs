@@ -168,6 +168,17 @@ impl Metrics {
         self.0.instruments.key_fetches.add(1, &[KeyValue::new("outcome", outcome)]);
     }
 
+    /// Cloud Run was asked whether this revision was taken back, or could not be.
+    pub fn release_asked(&self, ok: bool) {
+        let outcome = if ok { "ok" } else { "failed" };
+        self.0.instruments.release_polls.add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+
+    /// This revision was taken back.
+    pub fn retired(&self) {
+        self.0.gauges.retired.store(1, Ordering::Relaxed);
+    }
+
     /// One whole WebSocket message.
     pub fn message(&self, direction: Direction, bytes: usize) {
         self.0.instruments.websocket_message.record(bytes as u64, &[direction.label()]);
@@ -352,6 +363,7 @@ struct Gauges {
     workers_idle: AtomicU64,
     workers_busy: AtomicU64,
     health_failures: AtomicU64,
+    retired: AtomicU64,
     sandbox: Mutex<BTreeMap<&'static str, bool>>,
 }
 
@@ -380,6 +392,7 @@ struct Instruments {
     connections_cut: Counter<u64>,
     accept_failures: Counter<u64>,
     key_fetches: Counter<u64>,
+    release_polls: Counter<u64>,
     websocket_message: Histogram<u64>,
     backpressure: Counter<f64>,
     worker_restarts: Counter<u64>,
@@ -414,6 +427,10 @@ impl Instruments {
                 "Times that the system had no descriptor or memory for a connection.",
             ),
             key_fetches: count("segmill_auth_key_fetches_total", "Fetches of the published keys of tokens."),
+            release_polls: count(
+                "segmill_release_polls_total",
+                "Questions to Cloud Run whether this revision was taken back.",
+            ),
             websocket_message: meter
                 .u64_histogram("segmill_websocket_message_bytes")
                 .with_description("Sizes of whole WebSocket messages.")
@@ -455,6 +472,7 @@ fn observe(meter: &Meter, gauges: &Arc<Gauges>, scratch_capacity: u64) {
     held("segmill_segments_in_flight", "Segments between cut and delivery.", |gauges| &gauges.segments_in_flight);
     held("segmill_queue_depth", "Jobs that wait for a worker.", |gauges| &gauges.queue_depth);
     held("segmill_sessions", "Open sessions.", |gauges| &gauges.sessions);
+    held("segmill_retired", "1 where this revision was taken back.", |gauges| &gauges.retired);
     held("segmill_scratch_bytes", "Scratch space in use.", |gauges| &gauges.scratch_bytes);
     held("segmill_health_consecutive_failures", "Failed checks of the service's own health in a row.", |gauges| {
         &gauges.health_failures
@@ -632,6 +650,7 @@ mod tests {
         metrics.session_rejected("full");
         metrics.connection_cut("header_timeout");
         metrics.keys_fetched(true);
+        metrics.release_asked(true);
         metrics.message(Direction::In, 70_000);
         metrics.blocked("places", Duration::from_millis(2500));
         metrics.worker_restarted("timeout");
@@ -669,6 +688,8 @@ mod tests {
             plain("segmill_connections_cut_total", "reason").to_vec(),
             plain("segmill_accept_failures_total", "").to_vec(),
             plain("segmill_auth_key_fetches_total", "outcome").to_vec(),
+            plain("segmill_release_polls_total", "outcome").to_vec(),
+            plain("segmill_retired", "").to_vec(),
             plain("segmill_backpressure_seconds_total", "stage").to_vec(),
             plain("segmill_worker_restarts_total", "cause").to_vec(),
             plain("segmill_quarantined_jobs_total", "event").to_vec(),

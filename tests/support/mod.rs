@@ -7,10 +7,12 @@
 pub mod barcode;
 pub mod canary;
 pub mod client;
+pub mod cloud;
 pub mod damage;
 pub mod data;
 pub mod media;
 pub mod overload;
+pub mod prometheus;
 pub mod raw;
 pub mod service;
 pub mod sound;

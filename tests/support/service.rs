@@ -133,6 +133,11 @@ impl Service {
         self.child.wait().expect("the child can be waited for");
     }
 
+    /// Its exit code, once it has ended by itself.
+    pub fn exit_code(mut self) -> Option<i32> {
+        self.child.wait().expect("the child can be waited for").code()
+    }
+
     /// SIGTERM, and its exit code.
     pub fn terminate(mut self) -> Option<i32> {
         signal(self.pid(), "TERM");
@@ -188,7 +193,14 @@ fn ready(stderr: ChildStderr, log: Arc<Mutex<String>>) -> (SocketAddr, SocketAdd
     receiver.recv_timeout(Duration::from_secs(60)).ok().flatten().expect("the service says that it is ready")
 }
 
-fn request(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, String, Vec<u8>) {
+/// A whole HTTP/1.1 exchange: status, headers, body.
+pub fn request(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> (u16, String, Vec<u8>) {
     let mut stream = TcpStream::connect(to).expect("the port is open");
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
     for (name, value) in headers {

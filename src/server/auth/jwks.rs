@@ -7,17 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{Request, Response, Uri, header};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, Error};
-use hyper_util::rt::TokioExecutor;
+use axum::http::{Request, Uri, header};
+use http_body_util::Full;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::cloud::http::Client;
 use crate::config::VerifyingKeys;
 use crate::telemetry::Metrics;
 
@@ -54,7 +49,7 @@ impl Published {
         let (publish, state) = watch::channel(State::default());
         // One is enough: who finds it full is served by the same fetch.
         let (ask, asked) = mpsc::channel(1);
-        Ok((Self { state, ask }, Fetcher { transport: Transport::new(&url)?, url, refresh, publish, asked, metrics }))
+        Ok((Self { state, ask }, Fetcher { client: Client::new(&url)?, url, refresh, publish, asked, metrics }))
     }
 
     /// None before the first fetch.
@@ -92,7 +87,7 @@ impl Published {
 
 /// Fetches the keys, and again.
 pub struct Fetcher {
-    transport: Transport,
+    client: Client,
     url: Uri,
     refresh: Duration,
     publish: watch::Sender<State>,
@@ -106,7 +101,7 @@ impl Fetcher {
         let mut failed = 0;
         loop {
             self.quietly(|state| state.fetching = true);
-            let fetched = timeout(FETCH, self.fetch()).await.unwrap_or_else(|_| Err("it took too long".to_owned()));
+            let fetched = self.fetch().await;
             self.metrics.keys_fetched(fetched.is_ok());
             // Who asked until now is answered by this one.
             let _ = self.asked.try_recv();
@@ -157,51 +152,17 @@ impl Fetcher {
     async fn fetch(&self) -> Result<VerifyingKeys, String> {
         let request =
             Request::get(self.url.clone()).header(header::ACCEPT, "application/jwk-set+json, application/json");
-        let request = request.body(Empty::new()).map_err(|error| error.to_string())?;
-        let response = self.transport.request(request).await.map_err(|error| innermost(&error))?;
-        if response.status() != 200 {
-            return Err(format!("the answer is {}", response.status()));
+        let request = request.body(Full::default()).map_err(|error| error.to_string())?;
+        let asked = self.client.ask(request, MAX_DOCUMENT, FETCH).await;
+        let (status, body) = asked.map_err(|error| error.to_string())?;
+        if status != 200 {
+            return Err(format!("the answer is {status}"));
         }
-        let body =
-            Limited::new(response.into_body(), MAX_DOCUMENT).collect().await.map_err(|error| error.to_string())?;
-        let (keys, skipped) = VerifyingKeys::published(&body.to_bytes())?;
+        let (keys, skipped) = VerifyingKeys::published(&body)?;
         if skipped > 0 {
             tracing::info!(skipped, "published keys that are of no use here");
         }
         Ok(keys)
-    }
-}
-
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
-}
-
-/// Redirects are not followed.
-enum Transport {
-    Plain(Client<HttpConnector, Empty<Bytes>>),
-    /// The system's roots vouch for the server.
-    Tls(Client<HttpsConnector<HttpConnector>, Empty<Bytes>>),
-}
-
-impl Transport {
-    fn new(url: &Uri) -> std::io::Result<Self> {
-        let builder = Client::builder(TokioExecutor::new());
-        if url.scheme_str() == Some("http") {
-            return Ok(Self::Plain(builder.build_http()));
-        }
-        let connector = HttpsConnectorBuilder::new().with_native_roots()?.https_only().enable_http1().build();
-        Ok(Self::Tls(builder.build(connector)))
-    }
-
-    async fn request(&self, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, Error> {
-        match self {
-            Self::Plain(client) => client.request(request).await,
-            Self::Tls(client) => client.request(request).await,
-        }
     }
 }
 

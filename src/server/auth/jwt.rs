@@ -7,6 +7,7 @@ use std::time::Duration;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
 use serde::Deserialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::config::{Auth, VerifyingKeys};
@@ -29,6 +30,8 @@ pub struct Bearer {
     /// How much longer the token holds, leeway included.
     pub holds: Duration,
     pub limits: Limits,
+    /// Its address, where the issuer has verified that.
+    pub email: Option<String>,
 }
 
 /// A hash: what it is of is not kept.
@@ -77,6 +80,11 @@ struct Claims {
     sub: Option<String>,
     #[serde(default)]
     segmill: Option<Limits>,
+    /// Of any type: other issuers' tokens are not refused for it.
+    #[serde(default)]
+    email: Value,
+    #[serde(default)]
+    email_verified: Value,
 }
 
 impl Rules {
@@ -126,7 +134,8 @@ impl Rules {
         account.copy_from_slice(&hash.finalize()[..16]);
         let left = claims.exp - jsonwebtoken::get_current_timestamp() as f64;
         let holds = Duration::try_from_secs_f64(left.max(0.0)).unwrap_or(Duration::MAX).saturating_add(self.leeway);
-        Ok(Bearer { account, holds, limits: claims.segmill.unwrap_or_default() })
+        let email = claims.email.as_str().filter(|_| claims.email_verified == true).map(str::to_owned);
+        Ok(Bearer { account, holds, limits: claims.segmill.unwrap_or_default(), email })
     }
 }
 

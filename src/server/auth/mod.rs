@@ -65,6 +65,11 @@ impl Access {
         extensions.get().cloned().unwrap_or_default()
     }
 
+    /// The address of the token's owner, where the issuer has verified it.
+    pub fn email(&self) -> Option<&str> {
+        self.bearer.as_ref()?.email.as_deref()
+    }
+
     /// Takes one of the sessions that the token's owner may have.
     ///
     /// # Errors

@@ -137,7 +137,7 @@ mod tests {
     fn bearer(owner: u32, limits: Limits) -> Bearer {
         let mut account = Account::default();
         account[..4].copy_from_slice(&owner.to_be_bytes());
-        Bearer { account, holds: BURST, limits }
+        Bearer { account, holds: BURST, limits, email: None }
     }
 
     #[tokio::test(start_paused = true)]
