@@ -24,12 +24,12 @@ mistakes=(
     'rollback.tf|access|s/max_instance_count = 1$/max_instance_count = 2/'
     'rollback.tf|access|s/ttl = ""/ttl = "86400s"/'
     'channels.tf|access|s/member = local.monitoring_agent/member = local.pubsub_agent/'
-    'channels.tf|telling|s/auth_token_wo         = var.slack_token/auth_token = nonsensitive("a")/'
+    'channels.tf|telling|s/auth_token_wo         = var.slack_token/auth_token            = "a"/'
     'alerts.tf|telling|s/m = 60,/m = 1,/'
     'alerts.tf|telling|s/each.value.labels.action == "rollback" ? \[google_monitoring_notification_channel.rollback.name\] : \[\],/[],/'
     'alerts.tf|telling|s/query               = each.value.expr/query               = "vector(1)"/'
     'alerts.tf|telling|s/content   = local.runbook\[each.key\]/content   = each.value.summary/'
-    'dashboard.tf|telling|s/"\$revision" *= "\.\*"//'
+    'dashboard.tf|telling|s/"\$revision" /"$revisions"/'
     'dashboard.tf|telling|s/value = step.value }/value = 1 }/'
     'budget.tf|telling|s/local.mailboxes/local.people/g'
     'main.tf|service|s/floor(var.sessions_per_vcpu \* var.cpu))$/1000)/'
@@ -55,12 +55,12 @@ for mistake in "${mistakes[@]}"; do
     elif "$copy/scripts/terraform-test.sh" -filter="tests/$tests.tftest.hcl" >"$copy/log" 2>&1; then
         echo "missed: $file: $expression"
         missed=1
-    elif ! grep -qE 'Test assertion failed|Missing expected failure|Error:' "$copy/log"; then
+    elif ! by=$(grep -oE -m1 'run "[a-z_]+"\.\.\. fail|Error: .*' <(sed 's/\x1b\[[0-9;]*m//g' "$copy/log")); then
         echo "broken: $file: $expression"
         tail -5 "$copy/log"
         missed=1
     else
-        echo "found: $file: $expression"
+        echo "found: $file: $expression: ${by%... fail}"
     fi
 done
 ((missed == 0)) && echo "terraform-mistakes: all ${#mistakes[@]} are found"
