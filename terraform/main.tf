@@ -11,6 +11,9 @@ locals {
   deployed = var.image != null
   number   = data.google_project.this.number
 
+  # As `segmill rollout --service` has it.
+  service = "projects/${var.project}/locations/${var.region}/services/${var.name}"
+
   sessions_per_instance = min(var.concurrency, floor(var.sessions_per_vcpu * var.cpu))
   instance_vcpu         = var.cpu + var.sidecar.cpu
   instance_gib          = var.memory_gib + var.sidecar.memory_mib / 1024

@@ -5,7 +5,7 @@ output "url" {
 
 output "service" {
   description = "For segmill rollout --service."
-  value       = "projects/${var.project}/locations/${var.region}/services/${var.name}"
+  value       = local.service
 }
 
 output "images" {

@@ -31,21 +31,40 @@ resource "google_cloud_run_v2_service" "rollback" {
       image = var.image
       args  = ["rollout", "serve"]
 
-      env {
-        name  = "SEGMILL_ROLLOUT_SERVICE"
-        value = local.service_name
-      }
-      env {
-        name  = "SEGMILL_ROLLOUT_AUDIENCE"
-        value = local.rollback_url
-      }
-      env {
-        name  = "SEGMILL_ROLLOUT_ACCOUNT"
-        value = google_service_account.push.email
-      }
-
       ports {
         container_port = 8080
+      }
+
+      dynamic "env" {
+        for_each = {
+          SEGMILL_ROLLOUT_SERVICE  = local.service
+          SEGMILL_ROLLOUT_AUDIENCE = local.rollback_url
+          SEGMILL_ROLLOUT_ACCOUNT  = google_service_account.push.email
+        }
+        content {
+          name  = env.key
+          value = env.value
+        }
+      }
+
+      startup_probe {
+        period_seconds    = 2
+        timeout_seconds   = 2
+        failure_threshold = 30
+        http_get {
+          path = "/health/live"
+          port = 8080
+        }
+      }
+
+      liveness_probe {
+        period_seconds    = 30
+        timeout_seconds   = 5
+        failure_threshold = 3
+        http_get {
+          path = "/health/live"
+          port = 8080
+        }
       }
 
       resources {

@@ -3,16 +3,13 @@
 locals {
   scratch = "/scratch"
 
-  # As `segmill rollout --service` has it.
-  service_name = "projects/${var.project}/locations/${var.region}/services/${var.name}"
-
   # Each is one that `segmill serve --help` tells of.
   environment = merge({
     SEGMILL_OPS_LISTEN    = "0.0.0.0:${local.ops_port}"
     SEGMILL_WORKERS       = tostring(var.cpu)
     SEGMILL_MAX_SESSIONS  = tostring(var.concurrency)
     SEGMILL_SESSION_LIMIT = "${var.session_limit_s}s"
-    SEGMILL_RUN_SERVICE   = local.service_name
+    SEGMILL_RUN_SERVICE   = local.service
     SEGMILL_SCRATCH_DIR   = local.scratch
     SEGMILL_SCRATCH_BYTES = "${var.scratch_mib}MiB"
     SEGMILL_RESUME_KEY    = "@${local.mounts.resume-key.directory}/${local.mounts.resume-key.file}"

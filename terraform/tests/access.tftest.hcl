@@ -120,7 +120,7 @@ run "rollback_service" {
 
   assert {
     condition = { for env in google_cloud_run_v2_service.rollback[0].template[0].containers[0].env : env.name => env.value } == {
-      SEGMILL_ROLLOUT_SERVICE  = "projects/${var.project}/locations/${var.region}/services/segmill"
+      SEGMILL_ROLLOUT_SERVICE  = "projects/segmill-test/locations/europe-west1/services/segmill"
       SEGMILL_ROLLOUT_AUDIENCE = google_pubsub_subscription.rollback[0].push_config[0].oidc_token[0].audience
       SEGMILL_ROLLOUT_ACCOUNT  = "segmill-push@segmill-test.iam.gserviceaccount.com"
     }

@@ -89,7 +89,7 @@ run "environment" {
       SEGMILL_WORKERS       = "4"
       SEGMILL_MAX_SESSIONS  = "30"
       SEGMILL_SESSION_LIMIT = "1800s"
-      SEGMILL_RUN_SERVICE   = "projects/${var.project}/locations/${var.region}/services/segmill"
+      SEGMILL_RUN_SERVICE   = "projects/segmill-test/locations/europe-west1/services/segmill"
       SEGMILL_SCRATCH_DIR   = "/scratch"
       SEGMILL_SCRATCH_BYTES = "512MiB"
       SEGMILL_RESUME_KEY    = "@/secrets/resume-key/keys"
