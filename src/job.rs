@@ -176,6 +176,10 @@ impl AudioSpec {
     }
 }
 
+/// Longest range of samples that a job of sound may ask for: two minutes at the highest rate. What asks for more is
+/// refused before any work is done.
+pub const MOST_SAMPLES: i64 = 192_000 * 120;
+
 /// What came of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {

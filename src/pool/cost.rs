@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::calibration::USUAL;
-use crate::job::{Job, Preset, Stats, Work};
+use crate::job::{AudioSpec, Job, MOST_SAMPLES, Preset, Stats, Work};
 use crate::media::{Audio, AudioCodec, Format, Video, VideoCodec};
 
 /// How much of a difference to the model a job adds to it, shared out among its parts.
@@ -182,11 +182,15 @@ fn parts(job: &Job) -> Vec<(Part, f64)> {
             parts
         }
         (Format::Audio(audio), Work::Audio { renditions }) => {
+            // The times are the client's doing; a job whose times ask for more is refused by its worker.
+            let made = |spec: &AudioSpec| spec.frame_samples() * i64::from(spec.frames);
+            if renditions.iter().any(|spec| made(spec) > MOST_SAMPLES) {
+                return vec![(Part::Base, 1.0)];
+            }
             let seconds = super::media(job).as_secs_f64();
             let mut parts = vec![(Part::Base, 1.0), (Part::DecodeSound(audio.codec), samples(audio) * seconds)];
             for spec in renditions {
-                let samples = spec.frame_samples() as f64 * f64::from(spec.frames) * f64::from(spec.channels);
-                parts.push((Part::EncodeSound(spec.codec), samples));
+                parts.push((Part::EncodeSound(spec.codec), made(spec) as f64 * f64::from(spec.channels)));
             }
             parts
         }
@@ -278,8 +282,11 @@ fn slower(codec: VideoCodec, preset: Preset) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::ipc::fixtures::video_job;
+    use crate::media::Ticks;
 
     fn took(job: &Job, costs: &Costs, seconds: f64) {
         let stats = Stats { cpu_us: (seconds * 1e6) as u64, ..Stats::default() };
@@ -353,6 +360,36 @@ mod tests {
         assert_eq!(costs.calibrate(&job, &stats(0.0), hour, 1), None, "nothing is no measure");
         took(&job, &costs, before.0);
         assert_eq!(costs.calibrate(&job, &stats(1.0), hour, 1), None, "a client's job has taught more");
+    }
+
+    #[test]
+    fn sound_whose_times_ask_for_days_of_it_costs_next_to_nothing_as_it_is_refused() {
+        let sound = |seconds: u32| {
+            let audio = Audio {
+                codec: AudioCodec::Aac,
+                config: Bytes::new(),
+                codec_string: String::new(),
+                sample_rate: 48_000,
+                channels: 2,
+            };
+            let spec = AudioSpec {
+                codec: AudioCodec::Aac,
+                bit_rate: 128_000,
+                channels: 2,
+                sample_rate: 48_000,
+                origin: 0,
+                first_frame: 0,
+                frames: seconds * 48_000 / 1024,
+            };
+            let mut job = second(1);
+            job.track.format = Format::Audio(audio);
+            job.window.end = Ticks(1000 * i64::from(seconds));
+            job.work = Work::Audio { renditions: vec![spec] };
+            Costs::default().of(&job)
+        };
+        assert!(sound(60) > sound(2));
+        assert!(sound(60) < Duration::from_secs(2));
+        assert!(sound(80_000) < Duration::from_secs(1), "{:?}", sound(80_000));
     }
 
     #[test]

@@ -590,11 +590,13 @@ fn closed() -> Failure {
     Failure::new(FailureCode::Closed, "the pool is closing")
 }
 
-/// How long the media of the job's window is; the window is the client's doing, and may be absurd.
+/// How long the media of the job's window is; the window is the client's doing, and may be absurd: an hour at most is
+/// believed.
 fn media(job: &Job) -> Duration {
+    const MOST: Duration = Duration::from_secs(3600);
     let ticks = i128::from(job.window.end.0) - i128::from(job.window.start.0);
     let micros = ticks.max(0) * 1_000_000 / i128::from(job.track.timescale.get());
-    Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)).min(MOST)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ fn media_of_absurd_windows_is_bounded() {
     let with = |start, end| Job { window: Window { start: Ticks(start), end: Ticks(end) }, ..video_job(&[], 1) };
     assert_eq!(media(&with(-500, 1500)), Duration::from_secs(2));
     assert_eq!(media(&with(5, 0)), Duration::ZERO);
-    assert!(media(&with(i64::MIN, i64::MAX)) > Duration::from_secs(u64::from(u32::MAX)));
+    assert_eq!(media(&with(i64::MIN, i64::MAX)), Duration::from_secs(3600));
 }
 
 #[tokio::test]

@@ -11,12 +11,10 @@ use super::pcm::{self, Pcm, Resampler};
 use super::pipeline::{self, Fault, pipeline_failed};
 use super::sink::Sink;
 use super::{elements, sound};
-use crate::job::{AudioSpec, EncodedSample, Failure, FailureCode, Job, Stats};
+use crate::job::{AudioSpec, EncodedSample, Failure, FailureCode, Job, MOST_SAMPLES, Stats};
 use crate::media::codec::{aac, opus};
 use crate::media::{Audio, AudioCodec, Ticks};
 
-/// Longest range of samples that one rendition may ask for: two minutes at the highest rate.
-const MAX_SAMPLES: i64 = 192_000 * 120;
 /// Most frames that the encoder is fed before the first one wanted, so that its rate control has settled, and most
 /// milliseconds of them: the segmenter sends no more sound than that.
 const PRE_FRAMES: i64 = 64;
@@ -58,7 +56,7 @@ fn source_range(plans: &[Plan], rate: u32) -> Result<Range<i64>, Failure> {
         });
     }
     let range = range.unwrap_or(0..0);
-    if range.end.saturating_sub(range.start) > MAX_SAMPLES {
+    if range.end.saturating_sub(range.start) > MOST_SAMPLES {
         return Err(beyond_bounds("the renditions lie too far apart"));
     }
     Ok(range)
@@ -99,7 +97,7 @@ impl Plan {
             }
             _ => return Err(beyond_bounds("a place on the grid beyond all bounds")),
         };
-        if feed.end - feed.start > MAX_SAMPLES {
+        if feed.end - feed.start > MOST_SAMPLES {
             return Err(beyond_bounds("too much sound for one segment"));
         }
         Ok(Self { spec: spec.clone(), feed, skip: pre_frames as usize + primed })
