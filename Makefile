@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: image help setup build test hostile fuzz-smoke fuzz soak chaos demo loadtest run watch clean terraform-test terraform-mistakes lint-deploy
+.PHONY: drill image help setup build test hostile fuzz-smoke fuzz soak chaos demo loadtest run watch clean terraform-test terraform-mistakes lint-deploy
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ chaos: setup ## faults, kills, damaged streams, slow clients, ends under load an
 	cargo build --locked --examples
 	for test in faults kills drain bytes overload; do cargo test --locked --test chaos_$$test -- --nocapture || exit 1; done
 	CHAOS_CLIENTS=$(CHAOS_CLIENTS) cargo test --locked --test chaos_clients -- --nocapture --test-threads 1
+
+drill: setup ## a good release goes up and a bad one is taken back, by the real rules: a quarter of an hour
+	cargo build --locked --examples
+	cargo test --locked --test canary_drill -- --nocapture
 
 demo: setup ## stream a clip through a service on this machine, and check what comes back
 	@scripts/demo.sh
