@@ -18,7 +18,7 @@ test: setup ## formatting, lints, all tests: the check of continuous integration
 
 HOSTILE ?= 16..200
 hostile: setup ## more made-up streams than `make test` sends: HOSTILE=from..to
-	HOSTILE_SEEDS=$(HOSTILE) cargo test --locked --test hostile made_up
+	HOSTILE_SEEDS=$(HOSTILE) cargo test --locked --test suite hostile::made_up
 
 FUZZ_SECONDS ?= 60
 fuzz-smoke: setup ## each fuzz target for FUZZ_SECONDS, a minute if not said
@@ -29,17 +29,17 @@ fuzz: setup ## an hour of fuzzing in all
 
 soak: setup ## hours of media handed over every minute, then an hour of faults under load (SOAK_MEDIA_S, SOAK_WALL_S, SOAK_S)
 	cargo build --locked --release --example chaos_service
-	for test in soak soak_faults; do cargo test --locked --release --test $$test -- --nocapture || exit 1; done
+	for test in soak soak_faults; do cargo test --locked --release --test long $$test:: -- --nocapture || exit 1; done
 
 CHAOS_CLIENTS ?= 2000
 chaos: setup ## faults, kills, damaged streams, slow clients, ends under load and overload, for long (CHAOS_KILLS, CHAOS_FLIPS, CHAOS_CLIENTS)
 	cargo build --locked --examples
-	for test in faults kills drain bytes overload; do cargo test --locked --test chaos_$$test -- --nocapture || exit 1; done
-	CHAOS_CLIENTS=$(CHAOS_CLIENTS) cargo test --locked --test chaos_clients -- --nocapture --test-threads 1
+	for test in faults kills drain bytes overload; do cargo test --locked --test long chaos_$$test:: -- --nocapture || exit 1; done
+	CHAOS_CLIENTS=$(CHAOS_CLIENTS) cargo test --locked --test long chaos_clients:: -- --nocapture --test-threads 1
 
 drill: setup ## a good release goes up and a bad one is taken back, by the real rules: a quarter of an hour
 	cargo build --locked --examples
-	cargo test --locked --test canary_drill -- --nocapture
+	cargo test --locked --test long canary_drill:: -- --nocapture
 
 demo: setup ## stream a clip through a service on this machine, and check what comes back
 	@scripts/demo.sh

@@ -1,19 +1,17 @@
 //! What is watched: the alerts of deploy/alerts and the dashboard of deploy/grafana, by a real Prometheus and its
 //! promtool, against the metrics of a real service.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::support::client;
+use crate::support::media::Clip;
+use crate::support::prometheus::{Prometheus, tool};
+use crate::support::service::Service;
+use crate::support::verify;
 use futures_util::SinkExt;
 use serde_json::{Value, json};
-use support::client;
-use support::media::Clip;
-use support::prometheus::{Prometheus, tool};
-use support::service::Service;
-use support::verify;
 use tokio_tungstenite::tungstenite::Message;
 
 const RULES: &str = "deploy/alerts/rules.yaml";

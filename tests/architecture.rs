@@ -93,6 +93,20 @@ fn the_page_has_the_same_table() {
 }
 
 /// Fails with every place that `offences` finds.
+#[test]
+fn no_file_of_tests_is_left_out() {
+    let mut roots = String::new();
+    for root in ["suite", "long"] {
+        roots += &fs::read_to_string(format!("tests/{root}.rs")).expect("a crate of tests");
+    }
+    for file in fs::read_dir("tests").expect("the tests").map(|entry| entry.expect("an entry").path()) {
+        let name = file.file_stem().and_then(|stem| stem.to_str()).expect("a name").to_owned();
+        let is_module =
+            file.extension().is_some_and(|extension| extension == "rs") && name != "suite" && name != "long";
+        assert!(!is_module || roots.contains(&format!("\nmod {name};")), "tests/{name}.rs is in neither crate");
+    }
+}
+
 fn none_of(offences: impl Fn(&File) -> Vec<(usize, String)>) {
     let files = sources(Path::new("src"));
     assert!(files.len() > 10, "the sources are not where this test looks");

@@ -1,15 +1,13 @@
 //! Sound that is made segment by segment is as good where segments meet as one continuous encode of it.
 
-mod support;
-
 use std::f64::consts::TAU;
 use std::fs;
 use std::path::Path;
 
+use crate::support::media;
+use crate::support::service::Service;
+use crate::support::{client, sound};
 use serde_json::{Value, json};
-use support::media;
-use support::service::Service;
-use support::{client, sound};
 use tempfile::TempDir;
 
 const RATE: u32 = 48_000;

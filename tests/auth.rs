@@ -1,8 +1,6 @@
 //! Who may come in, and who may not: tokens of every kind and every way to forge one, over HTTP and the WebSocket; the
 //! keys that an issuer publishes; pages of other origins.
 
-mod support;
-
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -10,14 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::support::client::{Session, Socket};
+use crate::support::media::{self, Clip, Shape};
+use crate::support::service::Service;
+use crate::support::tokens::{self, Signer, base64, claims};
 use base64::Engine;
 use futures_util::{SinkExt, StreamExt};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
-use support::client::{Session, Socket};
-use support::media::{self, Clip, Shape};
-use support::service::Service;
-use support::tokens::{self, Signer, base64, claims};
 use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Response};

@@ -5,11 +5,10 @@
 //! Text that is to be taken is an `ack` (after `start`), filled up with spaces; where it has to hold a string of its own it is
 //! a `start` with that for a token: `resume_forged` says that it was read, `bad_message` that it was not.
 
-mod support;
-
-use support::media::Clip;
-use support::raw::{BINARY, CLOSE, CONTINUATION, Ending, Frame, PING, PONG, Raw, TEXT};
-use support::service::Service;
+use crate::support;
+use crate::support::media::Clip;
+use crate::support::raw::{BINARY, CLOSE, CONTINUATION, Ending, Frame, PING, PONG, Raw, TEXT};
+use crate::support::service::Service;
 
 /// Most bytes in a message.
 const MIB: usize = 1 << 20;

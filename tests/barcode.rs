@@ -1,12 +1,10 @@
 //! The instruments of the other tests, checked first: numbers survive hard compression, and the sound tells its place.
 
-mod support;
-
 use std::collections::HashSet;
 
-use support::barcode;
-use support::media::{self, Clip, Fraction, Picture, Shape, Sound};
-use support::sound;
+use crate::support::barcode;
+use crate::support::media::{self, Clip, Fraction, Picture, Shape, Sound};
+use crate::support::sound;
 
 fn numbers(clip: &Clip) -> Vec<u16> {
     (clip.first..clip.first + clip.frames).collect()

@@ -2,8 +2,6 @@
 //! real service three times, a real Prometheus that scrapes them, clients that stream all the while, and a cloud that
 //! routes new connections by its traffic. Not part of `cargo test`: `make drill`.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,11 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::support::cloud::{Cloud, SERVICE};
+use crate::support::media::{Clip, Shape};
+use crate::support::prometheus::Prometheus;
+use crate::support::service::Service;
 use serde_json::Value;
-use support::cloud::{Cloud, SERVICE};
-use support::media::{Clip, Shape};
-use support::prometheus::Prometheus;
-use support::service::Service;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 

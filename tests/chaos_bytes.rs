@@ -1,13 +1,11 @@
 //! Ten thousand damaged streams of every container: never a fault of the service, never a hang, each answer a code of
 //! SPECIFICATION.md's list. Not part of `cargo test`: `make chaos`. CHAOS_FLIPS sets other seeds, `from..to`.
 
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::damage::{self, Codes};
+use crate::support::service::Service;
 use futures_util::StreamExt;
-use support::damage::{self, Codes};
-use support::service::Service;
 
 /// Seeds, of each of which one stream of every container is made.
 const SEEDS: std::ops::Range<u64> = 0..2500;

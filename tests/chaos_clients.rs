@@ -1,8 +1,6 @@
 //! Slow and malicious clients, many at once and of one kind at a time, with four healthy sessions beside them: these lose
-//! nothing, whoever comes is let in, each attacker is counted once, and nothing is left behind. Few of each in
-//! `cargo test`; `make chaos` sets CHAOS_CLIENTS, takes the service's own limits, and holds it to times.
-
-mod support;
+//! nothing, whoever comes is let in, each attacker is counted once, and nothing is left behind. Forty of each,
+//! if CHAOS_CLIENTS does not say how many: then the service has its own limits, and is held to times.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,15 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::canary::{at_rest, canaries, counters, in_their_middle, seen_canaries, sessions};
+use crate::support::client::{self, Socket};
+use crate::support::media::Clip;
+use crate::support::raw::{BINARY, CLOSE, CONTINUATION, Frame, PING, Raw, TEXT, UPGRADE};
+use crate::support::service::Service;
+use crate::support::verify;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use serde_json::json;
-use support::canary::{at_rest, canaries, counters, in_their_middle, seen_canaries, sessions};
-use support::client::{self, Socket};
-use support::media::Clip;
-use support::raw::{BINARY, CLOSE, CONTINUATION, Frame, PING, Raw, TEXT, UPGRADE};
-use support::service::Service;
-use support::verify;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};

@@ -1,18 +1,16 @@
 //! The end of a service under full load and with workers that are stuck, by SIGTERM and by SIGKILL. Not part of
 //! `cargo test`: `make chaos`.
 
-mod support;
-
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::client::{self, Session};
+use crate::support::media::{self, Clip, Shape};
+use crate::support::service::Service;
+use crate::support::verify;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use support::client::{self, Session};
-use support::media::{self, Clip, Shape};
-use support::service::Service;
-use support::verify;
 use tokio_tungstenite::tungstenite::Message;
 
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";

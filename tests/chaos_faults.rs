@@ -1,18 +1,16 @@
 //! Workers that fail in every way there is, in the whole service, with four healthy sessions beside each: these lose
 //! nothing, and nothing is left behind. Not part of `cargo test`: `make chaos`.
 
-mod support;
-
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::canary::{at_rest, canaries, counters};
+use crate::support::client;
+use crate::support::media::Clip;
+use crate::support::service::Service;
+use crate::support::verify;
 use serde_json::{Value, json};
-use support::canary::{at_rest, canaries, counters};
-use support::client;
-use support::media::Clip;
-use support::service::Service;
-use support::verify;
 use tokio::sync::watch;
 
 /// The width by which the workers of `examples/chaos_service.rs` know a session that may fail.

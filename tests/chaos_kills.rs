@@ -1,18 +1,16 @@
 //! Workers killed by somebody else, two hundred times under load: no segment is lost, none comes twice, each is exact.
 //! Not part of `cargo test`: `make chaos`. CHAOS_KILLS sets another number.
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::client::{self, Session};
+use crate::support::media::{self, Clip, Shape};
+use crate::support::service::{self, Service};
+use crate::support::verify;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use support::client::{self, Session};
-use support::media::{self, Clip, Shape};
-use support::service::{self, Service};
-use support::verify;
 use tokio_tungstenite::tungstenite::Message;
 
 const SESSIONS: usize = 4;

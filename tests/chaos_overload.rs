@@ -1,19 +1,17 @@
 //! More than there is capacity for, by real clients at the pace of their media; and what the cost model tells of real
 //! jobs. Takes long: `make chaos`.
 
-mod support;
-
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::support::overload;
 use bytes::Bytes;
 use segmill::job::{Deinterlace, Job, Preset, VideoSpec, Work};
 use segmill::media::demux::{Container, Demuxer, Event, Limits, Spool};
 use segmill::media::{Error, Ticks, VideoCodec, Window};
 use segmill::pool::{Claim, Config, Pool};
 use serde_json::{Value, json};
-use support::overload;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_times_the_capacity_for_a_minute_costs_the_excess_and_no_one_else() {

@@ -1,11 +1,13 @@
 //! The same pictures and sound in every container, each cut at random a hundred times: what comes out is the same, to
 //! the bit where it is copied, to the sample of a picture where it is transcoded.
 
-mod support;
-
 use std::sync::Mutex;
 use std::thread;
 
+use crate::support::client::{self, Session};
+use crate::support::media::{self, Clip, Shape};
+use crate::support::service::Service;
+use crate::support::verify;
 use bytes::Bytes;
 use segmill::config::Config;
 use segmill::media::demux::{Demuxer, Event, Limits, Spool};
@@ -13,10 +15,6 @@ use segmill::media::{Error, Format, Track};
 use segmill::segment::{Segment, Segmenter, Settings, Tracks};
 use segmill::session;
 use serde_json::{Value, json};
-use support::client::{self, Session};
-use support::media::{self, Clip, Shape};
-use support::service::Service;
-use support::verify;
 use tempfile::NamedTempFile;
 use tokio::runtime::Runtime;
 

@@ -1,12 +1,10 @@
 //! The binary as people and scripts start it: exit codes, and what `push` leaves behind.
 
-mod support;
-
 use std::path::Path;
 use std::process::{Command, Output};
 
-use support::media::{self, Clip, Shape};
-use support::service::Service;
+use crate::support::media::{self, Clip, Shape};
+use crate::support::service::Service;
 use tempfile::TempDir;
 
 fn segmill(arguments: &[&str]) -> Command {

@@ -1,17 +1,15 @@
 //! Live sessions that can't be served in time: what is made of less says so, and what there is of it is exact.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::support::client::{self, Session};
+use crate::support::media::{self, Clip, Picture, Shape};
+use crate::support::service::{self, Service};
+use crate::support::verify;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use support::client::{self, Session};
-use support::media::{self, Clip, Picture, Shape};
-use support::service::{self, Service};
-use support::verify;
 use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::Message;
 

@@ -1,15 +1,13 @@
 //! A demuxer that goes on in the middle gives the very units that follow there, in every container.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::process::Command;
 
+use crate::support::data;
+use crate::support::media::{Clip, Picture, Shape, Sound};
 use bytes::Bytes;
 use segmill::media::demux::{Demuxer, Event, Limits, Spool, State};
 use segmill::media::{AccessUnit, Error, Track, TrackId};
-use support::data;
-use support::media::{Clip, Picture, Shape, Sound};
 
 const PACKET: usize = 188;
 const SPLICES: u16 = 0x500;

@@ -1,12 +1,10 @@
 //! What deploys says what the program knows: variables and flags in terraform/, Cloud Build's files and the image.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 
-use support::service::Service;
+use crate::support::service::Service;
 
 fn read(path: &PathBuf) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))

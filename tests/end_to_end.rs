@@ -1,16 +1,14 @@
 //! Whole streams through the real binary: every shape and codec in, every codec and container out, exact to the
 //! picture, the tick and the sample.
 
-mod support;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use crate::support::client::{self, Session};
+use crate::support::media::{Clip, Picture, Shape, Sound};
+use crate::support::service::Service;
+use crate::support::{media, sound, verify};
 use serde_json::json;
-use support::client::{self, Session};
-use support::media::{Clip, Picture, Shape, Sound};
-use support::service::Service;
-use support::{media, sound, verify};
 use tokio::runtime::Runtime;
 
 const CHUNK: usize = 20_000;

@@ -4,16 +4,14 @@
 //!
 //! `HOSTILE_SEEDS=from..to` tries other made-up shapes than those of every run.
 
-mod support;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use crate::support::client::{self, Output, Session};
+use crate::support::media::{self, Clip, Fraction, Picture, Shape, Sound};
+use crate::support::service::Service;
+use crate::support::{sound, verify};
 use serde_json::{Value, json};
-use support::client::{self, Output, Session};
-use support::media::{self, Clip, Fraction, Picture, Shape, Sound};
-use support::service::Service;
-use support::{sound, verify};
 use tempfile::NamedTempFile;
 use tokio::runtime::Runtime;
 

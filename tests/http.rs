@@ -1,18 +1,16 @@
 //! The HTTP routes over real sockets: what comes back is read by curl, ffmpeg and Python, and the documents that the
 //! service serves about itself hold what it says and takes.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::support::client;
+use crate::support::media::{self, Clip, Picture, Shape};
+use crate::support::service::Service;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use support::client;
-use support::media::{self, Clip, Picture, Shape};
-use support::service::Service;
 use tokio_tungstenite::tungstenite::Message;
 
 fn service() -> Service {

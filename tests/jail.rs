@@ -1,8 +1,6 @@
 //! The sandbox of workers: what a malicious one tries from inside (`examples/malicious_worker.rs`), what it may use, and
 //! what the service does where the kernel has not all of it (`examples/old_kernel.rs`).
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
@@ -15,13 +13,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support;
+use crate::support::service::Service;
 use bytes::Bytes;
 use segmill::job::{Deinterlace, FailureCode, Job, Layer, Preset, VideoSpec, Work};
 use segmill::media::{
     AccessUnit, Chroma, Colour, Format, Hdr, Sync, Ticks, Timescale, Track, TrackId, Video, VideoCodec, Window,
 };
 use segmill::pool::{Claim, Config, Done, Pool, SessionId, StartError};
-use support::service::Service;
 
 /// All that the malicious worker tries, as `server` (this process) and `sibling` (another worker) run beside it.
 const TRIED: &[&str] = &[
@@ -161,7 +160,7 @@ fn and_denied_as_nobody_too() {
     };
     copied(&program("malicious_worker"));
     let output = Command::new(copied(&test))
-        .args(["--exact", "all_that_a_malicious_worker_tries_is_denied"])
+        .args(["--exact", "jail::all_that_a_malicious_worker_tries_is_denied"])
         .env(PROGRAMS, directory.path())
         .current_dir(directory.path())
         .uid(NOBODY)

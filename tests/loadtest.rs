@@ -2,17 +2,16 @@
 //!
 //! Where there is no k6, nor a Go that can build it, these tests say so and pass; with `LOADTEST_K6=required` they fail.
 
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::LazyLock;
 
+use crate::support;
+use crate::support::media::Clip;
+use crate::support::service::Service;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use support::media::Clip;
-use support::service::Service;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio_tungstenite::WebSocketStream;

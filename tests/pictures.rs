@@ -1,11 +1,9 @@
 //! Pictures of other kinds through the real binary: at another rate, turned, of fields, of high dynamic range.
 
-mod support;
-
+use crate::support::client::{self, Session};
+use crate::support::media::{self, Clip, Fraction, Picture, Shape};
+use crate::support::service::Service;
 use serde_json::{Value, json};
-use support::client::{self, Session};
-use support::media::{self, Clip, Fraction, Picture, Shape};
-use support::service::Service;
 use tokio::runtime::Runtime;
 
 fn stream(service: &Service, clip: &Clip, outputs: Value) -> Session {

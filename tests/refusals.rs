@@ -1,17 +1,15 @@
 //! What is refused, and how: each bad input has its code, none costs a worker where the front end can tell, and the
 //! next session is served as if nothing had been.
 
-mod support;
-
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::support::client::{self, Session};
+use crate::support::damage::{self, Codes};
+use crate::support::media::{self, Clip, Picture, Shape, Sound};
+use crate::support::service::Service;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use support::client::{self, Session};
-use support::damage::{self, Codes};
-use support::media::{self, Clip, Picture, Shape, Sound};
-use support::service::Service;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};

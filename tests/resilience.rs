@@ -1,18 +1,16 @@
 //! What clients and operators see when workers die, when many come at once, and when the service is told to stop.
 
-mod support;
-
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use crate::support::client::{self, Session};
+use crate::support::media::{self, Clip, Picture, Shape, Sound};
+use crate::support::overload;
+use crate::support::service::{self, Service};
+use crate::support::verify;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use support::client::{self, Session};
-use support::media::{self, Clip, Picture, Shape, Sound};
-use support::overload;
-use support::service::{self, Service};
-use support::verify;
 use tokio_tungstenite::tungstenite::Message;
 
 const STATES: [&str; 3] = ["starting", "idle", "busy"];

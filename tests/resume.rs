@@ -1,13 +1,11 @@
 //! Sessions that outlive their connection: cut anywhere, handed over, and taken up by another instance.
 
-mod support;
-
+use crate::support::client::{self, Session};
+use crate::support::media::{self, Clip, Picture, Shape, Sound};
+use crate::support::service::Service;
+use crate::support::{data, verify};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use support::client::{self, Session};
-use support::media::{self, Clip, Picture, Shape, Sound};
-use support::service::Service;
-use support::{data, verify};
 use tokio_tungstenite::tungstenite::Message;
 
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";

@@ -1,22 +1,20 @@
 //! What rides along with pictures and sound through the real binary: captions in every rendition that can carry them,
 //! splice messages, tags and metadata as events and in what is copied. Read back with ffmpeg and by hand.
 
-mod support;
-
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::client::{self, Session};
+use crate::support::data::{self, Stream};
+use crate::support::media::{Clip, Picture, Shape, ffmpeg, probe};
+use crate::support::service::Service;
+use crate::support::verify;
 use bytes::Bytes;
 use segmill::media::demux::{self, Demuxer, Event};
 use segmill::media::mux::{OutTrack, Part, Sample, cmaf, ts};
 use segmill::media::{self, AccessUnit, Sync, Ticks, Track, VideoCodec};
 use serde_json::{Value, json};
-use support::client::{self, Session};
-use support::data::{self, Stream};
-use support::media::{Clip, Picture, Shape, ffmpeg, probe};
-use support::service::Service;
-use support::verify;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 

@@ -1,16 +1,14 @@
 //! `segmill rollout`, the real program, against an Admin API and a Prometheus that can be made to fail.
 
-mod support;
-
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use crate::support::cloud::{Cloud, Fault, SERVICE};
+use crate::support::media::{self, Clip, Shape};
+use crate::support::service::{self, Service};
+use crate::support::tokens::{self, Signer, now};
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
-use support::cloud::{Cloud, Fault, SERVICE};
-use support::media::{self, Clip, Shape};
-use support::service::{self, Service};
-use support::tokens::{self, Signer, now};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 

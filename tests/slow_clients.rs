@@ -1,21 +1,19 @@
 //! Clients that are slow, silent or too many, one kind at a time, against the real binary: what each is told, and what it
 //! costs. Thousands at once are in `tests/chaos_clients.rs`.
 
-mod support;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use crate::support::client::{self, Session};
+use crate::support::media::{self, Clip, Shape};
+use crate::support::raw::{BINARY, CLOSE, Frame, PING, PONG, Raw, TEXT, UPGRADE};
+use crate::support::service::{self, Service};
+use crate::support::verify;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use support::client::{self, Session};
-use support::media::{self, Clip, Shape};
-use support::raw::{BINARY, CLOSE, Frame, PING, PONG, Raw, TEXT, UPGRADE};
-use support::service::{self, Service};
-use support::verify;
 use tokio_tungstenite::tungstenite::Message;
 
 /// A service that doesn't come to it is a fault of its own.

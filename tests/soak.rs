@@ -1,17 +1,15 @@
 //! Hours of media through `segmill push` while the services hand the session over every minute: nothing is lost, nothing
 //! comes twice, and no process grows. Not part of `cargo test`: `make soak`.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::service::Service;
+use crate::support::{barcode, media};
 use serde_json::Value;
-use support::service::Service;
-use support::{barcode, media};
 
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const RATE: u64 = 10;

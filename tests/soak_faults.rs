@@ -2,8 +2,6 @@
 //! sessions lose nothing, and no process grows. Not part of `cargo test`: `make soak`. SOAK_S sets another length in
 //! seconds, SOAK_LOAD_PERCENT another load, SOAK_CORES how many processors that is of.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,13 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::client::{self, Session};
+use crate::support::damage;
+use crate::support::media::{self, Clip, Picture, Shape, Sound};
+use crate::support::service::{self, Service};
+use crate::support::verify;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use support::client::{self, Session};
-use support::damage;
-use support::media::{self, Clip, Picture, Shape, Sound};
-use support::service::{self, Service};
-use support::verify;
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::{Error, Message};
 

@@ -1,12 +1,11 @@
 //! Open GOPs, clocks that jump, and streams that begin in the middle, through the real binary.
 
-mod support;
-
+use crate::support;
+use crate::support::client::{self, Output, Session};
+use crate::support::media::{self, Clip, Picture, Shape, Sound};
+use crate::support::service::Service;
+use crate::support::verify;
 use serde_json::{Value, json};
-use support::client::{self, Output, Session};
-use support::media::{self, Clip, Picture, Shape, Sound};
-use support::service::Service;
-use support::verify;
 use tokio::runtime::Runtime;
 
 fn stream(service: &Service, outputs: &[&str], bytes: Vec<u8>) -> Session {

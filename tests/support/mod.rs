@@ -1,7 +1,7 @@
 //! Media that proves what happened to it: pictures that carry their number, sound that tells its time; and the service
 //! to send it through.
 
-// Each integration test is its own crate and uses a part of this.
+// Two crates of tests use this, each a part of it.
 #![allow(dead_code)]
 
 pub mod barcode;
