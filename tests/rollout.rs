@@ -1,5 +1,6 @@
 //! `segmill rollout`, the real program, against an Admin API and a Prometheus that can be made to fail.
 
+use std::io::Write;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -350,17 +351,20 @@ async fn a_revision_that_was_taken_back_hands_its_sessions_over_and_lives_on() {
     let clip = Clip { shape: Shape::Ts, frames: 360, gop: 15, ..Clip::default() };
     let folder = tempfile::tempdir().expect("a folder");
     let outputs = r#"[{"name":"v","video":{"codec":"h264","height":90},"audio":{"codec":"aac"}}]"#;
-    let push = std::process::Command::new(env!("CARGO_BIN_EXE_segmill"))
-        .arg("push")
-        .arg(clip.path())
-        .args(["--json", "--real-time", "--segment-ms", "500", "--outputs", outputs, "--out"])
+    let mut push = std::process::Command::new(env!("CARGO_BIN_EXE_segmill"))
+        .args(["push", "-", "--json", "--segment-ms", "500", "--outputs", outputs, "--out"])
         .arg(folder.path())
         .args(["--to", &format!("ws://{},ws://{}", canary.listen, stable.listen)])
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary starts");
+    // The second half is filmed after the first has been taken back.
+    let media = clip.bytes();
+    let (first, second) = media.split_at(media.len() / 2);
+    let mut input = push.stdin.take().expect("it is piped");
+    input.write_all(first).expect("it reads");
     let made = "segmill_segments_total{op=\"stream\",origin=\"client\",outcome=\"ok\"}";
     until("a segment is made", || canary.metric(made).is_some_and(|made| made > 0.0)).await;
 
@@ -382,6 +386,8 @@ async fn a_revision_that_was_taken_back_hands_its_sessions_over_and_lives_on() {
     assert!(refused.0 == 503 && String::from_utf8_lossy(&refused.2).contains("closing"), "{}", refused.1);
     let (status, ready) = canary.get_ops("/health/ready");
     assert!(status == 503 && ready.contains("draining"), "{ready}");
+    input.write_all(second).expect("it reads");
+    drop(input);
     let output = push.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let lines = String::from_utf8_lossy(&output.stdout).into_owned();
