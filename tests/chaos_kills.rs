@@ -100,7 +100,7 @@ async fn sessions(to: std::net::SocketAddr, clip: Clip, done: Arc<AtomicU64>, ov
             session.take(message);
             done.fetch_add((session.receipts.len() - before) as u64, Ordering::Relaxed);
         }
-        sending.await.expect("sending does not panic").expect("the service reads");
+        drop(sending.await.expect("sending does not panic").expect("the service reads"));
         sessions.push(session);
     }
     sessions

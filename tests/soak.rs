@@ -35,6 +35,8 @@ fn source(frames: u64, wall: Duration) -> (Child, std::thread::JoinHandle<()>) {
     let begun = Instant::now();
     let feeding = std::thread::spawn(move || {
         for n in 0..frames {
+            // The pace of the media, not a wait for anything.
+            #[allow(clippy::disallowed_methods)]
             std::thread::sleep((wall.mul_f64(n as f64 / frames as f64)).saturating_sub(begun.elapsed()));
             pictures.write_all(&barcode::picture(n as u16, SIZE.0, SIZE.1)).expect("ffmpeg reads");
         }
