@@ -12,7 +12,8 @@ build: setup ## build the release binary
 
 test: setup ## formatting, lints, all tests: the check of continuous integration
 	cargo fmt --check
-	cargo clippy --all-targets --test long --locked -- -D warnings
+	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --test long --locked -- -D warnings
 	@scripts/k6.sh >/dev/null || echo 'loadtest/ is not tested'
 	cargo test --locked
 
