@@ -28,10 +28,16 @@ fn sigterm_under_full_load_ends_in_time_and_every_push_goes_on_elsewhere() {
     let (first, second) = (Service::start(&flags), Service::start(&flags));
     let to = format!("ws://{},ws://{}", first.listen, second.listen);
     let folder = tempfile::tempdir().expect("a folder");
-    let pushes: Vec<(Clip, Child)> = (0..PUSHES)
-        .map(|n| {
-            let shape = [Shape::Ts, Shape::FragmentedMp4, Shape::FaststartMp4][n % 3];
-            let clip = Clip { shape, first: 1000 * n as u16, gop: 15, frames: 600, b_frames: 2, ..Clip::default() };
+    let clip = |n: usize| {
+        let shape = [Shape::Ts, Shape::FragmentedMp4, Shape::FaststartMp4][n % 3];
+        Clip { shape, first: 1000 * n as u16, gop: 15, frames: 600, b_frames: 2, ..Clip::default() }
+    };
+    // All are made before the first is sent: it would be over before the last is there.
+    let clips: Vec<Clip> = (0..PUSHES).map(clip).inspect(|clip| drop(clip.path())).collect();
+    let pushes: Vec<(Clip, Child)> = clips
+        .into_iter()
+        .enumerate()
+        .map(|(n, clip)| {
             let push = push(&clip, &to, &folder.path().join(n.to_string()));
             (clip, push)
         })
