@@ -15,9 +15,7 @@ use crate::job::{AudioSpec, EncodedSample, Failure, FailureCode, Job, MOST_SAMPL
 use crate::media::codec::{aac, opus};
 use crate::media::{Audio, AudioCodec, Ticks};
 
-/// Most frames that the encoder is fed before the first one wanted, so that its rate control has settled, and most
-/// milliseconds of them: the segmenter sends no more sound than that.
-const PRE_FRAMES: i64 = 64;
+/// Most milliseconds that the encoder is fed before the first frame wanted: the segmenter sends no more sound than that.
 const PRE_FRAMES_MS: i64 = 1370;
 /// Below this, bits a second and channel, AAC's slower coder is the better one.
 const LOW_BIT_RATE: u32 = 32_000;
@@ -72,10 +70,35 @@ struct Plan {
     skip: usize,
 }
 
+/// Whether AAC is made by libavcodec's `twoloop` coder.
+fn slow_coder(spec: &AudioSpec) -> bool {
+    spec.codec == AudioCodec::Aac && spec.bit_rate / u32::from(spec.channels.max(1)) < LOW_BIT_RATE
+}
+
+/// Frames that the encoder is fed before the first one wanted, so that it codes that one as if it had gone on from the
+/// segment before.
+fn pre_frames(spec: &AudioSpec) -> i64 {
+    let settled = match spec.codec {
+        AudioCodec::Aac if slow_coder(spec) => 64,
+        // It begins near where its rate control settles.
+        AudioCodec::Aac => 16,
+        _ => 32,
+    };
+    settled.min(PRE_FRAMES_MS * i64::from(spec.sample_rate) / (1000 * spec.frame_samples()))
+}
+
+/// Where the rate control of libavcodec's AAC encoder (its lambda) begins: near where it settles in most sound at this
+/// rate. From where it begins by itself, 120, it is seconds on the way, and in some sound comes to a worse place.
+fn first_lambda(spec: &AudioSpec) -> i32 {
+    let bits = f64::from(spec.bit_rate) / f64::from(spec.channels.max(1)) / f64::from(spec.sample_rate.max(1));
+    // 480 at 64 kb/s a channel of 48 kHz.
+    (480.0 * (bits / (64.0 / 48.0)).powi(2)).clamp(120.0, 4000.0) as i32
+}
+
 impl Plan {
     fn new(spec: &AudioSpec) -> Result<Self, Failure> {
         let n = spec.frame_samples();
-        let settled = PRE_FRAMES.min(PRE_FRAMES_MS * i64::from(spec.sample_rate) / (1000 * n));
+        let settled = pre_frames(spec);
         // What comes out of the encoder before the sound that went in first: a frame of priming for AAC, and for
         // Opus its look-ahead, which is no whole frame, so the feed is moved by it.
         let (pre_frames, primed, lookahead) = match spec.codec {
@@ -121,10 +144,9 @@ impl Plan {
         let matrix = pcm::matrix(&decoded.positions, channels).ok_or_else(|| {
             Failure::new(FailureCode::UnsupportedCodec, format!("sound with {channels} channels is not made"))
         })?;
-        let mixed = decoded.pcm.mix(&matrix);
         Ok(match self.resampler(decoded.rate)? {
-            Some(resampler) => mixed.resample(&resampler, self.feed.clone()),
-            None => mixed.slice(self.feed.clone()),
+            Some(resampler) => decoded.pcm.clone().mix(&matrix).resample(&resampler, self.feed.clone()),
+            None => decoded.pcm.slice(self.feed.clone()).mix(&matrix),
         })
     }
 }
@@ -168,8 +190,10 @@ fn packets(spec: &AudioSpec, pcm: Pcm) -> Result<Vec<Bytes>, Failure> {
             elements::set(&encoder, "aac-ms", false);
             // The other coder's choices hang on all that it has coded before: up to 9 dB lost at a join. libavcodec
             // recommends that one only for low rates.
-            let low = spec.bit_rate / u32::from(spec.channels.max(1)) < LOW_BIT_RATE;
-            elements::set(&encoder, "aac-coder", if low { "twoloop" } else { "fast" });
+            elements::set(&encoder, "aac-coder", if slow_coder(spec) { "twoloop" } else { "fast" });
+            if !slow_coder(spec) {
+                elements::set(&encoder, "global-quality", first_lambda(spec));
+            }
             gst::Caps::builder("audio/mpeg").field("mpegversion", 4).field("stream-format", "raw").build()
         }
     };
@@ -188,8 +212,8 @@ fn packets(spec: &AudioSpec, pcm: Pcm) -> Result<Vec<Bytes>, Failure> {
     pipeline::chain(&pipeline, &[source.upcast_ref(), &convert, &encoder, sink.upcast_ref()])?;
     let frames = (pcm.samples().len() / pcm.channels()) as u64;
     let duration = gst::ClockTime::SECOND.mul_div_floor(frames, u64::from(spec.sample_rate));
-    let samples: Vec<u8> = pcm.samples().iter().flat_map(|sample| sample.to_le_bytes()).collect();
-    let buffer = pipeline::buffer(Bytes::from(samples), gst::ClockTime::ZERO, duration);
+    let samples: Vec<[u8; 4]> = pcm.samples().iter().map(|sample| sample.to_le_bytes()).collect();
+    let buffer = pipeline::buffer(Bytes::from(samples.into_flattened()), gst::ClockTime::ZERO, duration);
     pipeline::run(pipeline, &source, std::iter::once(buffer), &fault, || true)?;
     let mut packets = packets.lock().unwrap_or_else(|e| e.into_inner());
     Ok(std::mem::take(&mut *packets))

@@ -49,7 +49,7 @@ pub fn decode(
     let timescale = Timescale::new(rate).ok_or_else(|| pipeline_failed("decoded sound without a rate"))?;
     let at = |pts: Ticks| pts.nearest(job.track.timescale, timescale).0;
     let window = at(job.window.start)..at(job.window.end);
-    let pieces = pieces(&chunks, rate, positions.len())?;
+    let pieces = pieces(chunks, rate, positions.len())?;
     let start_of = |piece: &Piece| job.units.get(piece.unit).map(|unit| at(unit.pts));
     let mut pcm = Pcm::silence(needed(rate)?, positions.len());
     let (mut covered, mut next) = (0, window.start);
@@ -79,7 +79,7 @@ struct Piece {
     samples: Vec<f32>,
 }
 
-fn pieces(chunks: &[Chunk], rate: u32, channels: usize) -> Result<Vec<Piece>, Failure> {
+fn pieces(chunks: Vec<Chunk>, rate: u32, channels: usize) -> Result<Vec<Piece>, Failure> {
     let mut pieces: Vec<Piece> = Vec::new();
     for chunk in chunks {
         if chunk.info.rate() != rate || chunk.info.channels() as usize != channels {
@@ -87,7 +87,7 @@ fn pieces(chunks: &[Chunk], rate: u32, channels: usize) -> Result<Vec<Piece>, Fa
         }
         match pieces.last_mut().filter(|piece| piece.unit == chunk.unit) {
             Some(piece) => piece.samples.extend_from_slice(&chunk.samples),
-            None => pieces.push(Piece { unit: chunk.unit, samples: chunk.samples.clone() }),
+            None => pieces.push(Piece { unit: chunk.unit, samples: chunk.samples }),
         }
     }
     Ok(pieces)
@@ -163,7 +163,8 @@ fn chunks(job: &Job, audio: &Audio) -> Result<Vec<Chunk>, Failure> {
 fn chunk(sample: &gst::Sample, unit: usize) -> Result<Chunk, Failure> {
     let info = sample.caps().and_then(|caps| gst_audio::AudioInfo::from_caps(caps).ok());
     let info = info.ok_or_else(|| pipeline_failed("decoded sound without a format"))?;
-    let bytes = pipeline::bytes(sample)?;
+    let buffer = sample.buffer().ok_or_else(|| pipeline_failed("decoded sound without a buffer"))?;
+    let bytes = buffer.map_readable().map_err(|_| pipeline_failed("decoded sound can't be read"))?;
     let (words, _) = bytes.as_chunks::<4>();
     Ok(Chunk { unit, info, samples: words.iter().map(|word| f32::from_le_bytes(*word)).collect() })
 }

@@ -132,7 +132,8 @@ fn decoded(clip: &Clip, channels: u16) -> Vec<f32> {
     let job = segment(clip, &spec(AudioCodec::Aac, 48_000), 0, 2);
     let Format::Audio(audio) = &job.track.format else { unreachable!() };
     let decoded = sound::decode(&job, audio, |rate| Ok(0..2 * i64::from(rate))).unwrap();
-    decoded.pcm.mix(&pcm::matrix(&decoded.positions, channels).unwrap()).samples().to_vec()
+    let matrix = pcm::matrix(&decoded.positions, channels).unwrap();
+    decoded.pcm.mix(&matrix).samples().to_vec()
 }
 
 #[test]
