@@ -31,23 +31,27 @@ RUN find / -xdev -type f -o -type l > /base-files
 COPY deploy/image /image
 # hadolint ignore=DL3008
 RUN sed -i 's/^Types: deb$/Types: deb deb-src/' /etc/apt/sources.list.d/*.sources && apt-get update \
-    && apt-get install -y --no-install-recommends build-essential dpkg-dev nasm tini \
+    && apt-get install -y --no-install-recommends build-essential dpkg-dev nasm tini ca-certificates \
         gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly \
         gstreamer1.0-libav
 RUN /image/ffmpeg.sh /ffmpeg
 COPY --from=build /build/target/release/segmill /root/usr/bin/segmill
 RUN /image/collect.sh /root /root/usr/bin/segmill /ffmpeg /base-files \
     && install -D /usr/bin/tini-static /root/usr/bin/tini \
+    && install -D -m 644 -t /root/etc/ssl/certs /etc/ssl/certs/ca-certificates.crt \
+    && install -D -m 644 -t /root/usr/share/doc/ca-certificates /usr/share/doc/ca-certificates/copyright \
     && install -D -m 644 /image/versions /root/usr/share/segmill/versions
 
 FROM ${DEBIAN}
 COPY --from=media /root /
-# The registry of plugins is made here: afterwards nothing has to be written to find them.
+# The registry of plugins is made here: afterwards nothing has to be written to find them. It is examined as a service on
+# Cloud Run would be, which asks an API over https.
 ENV GST_REGISTRY_1_0=/usr/share/segmill/registry \
     SEGMILL_OPS_LISTEN=0.0.0.0:9090 \
     PORT=8080
 RUN ldconfig && useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin segmill \
-    && segmill doctor --versions /usr/share/segmill/versions --sandbox best-effort
+    && segmill doctor --versions /usr/share/segmill/versions --sandbox best-effort \
+        --run-service projects/any/locations/any/services/any --run-revision any
 ENV GST_REGISTRY_UPDATE=no
 USER 10001
 EXPOSE 8080 9090

@@ -1,4 +1,4 @@
-//! `segmill doctor`: what it finds where all is there, where versions differ, and where a plugin is missing.
+//! `segmill doctor`: what it finds where all is there, where versions differ, and where a plugin or certificates are missing.
 
 use std::path::Path;
 use std::process::Command;
@@ -74,4 +74,23 @@ fn a_codec_without_its_plugin_is_a_fault() {
         faults.map(|finding| finding.0).collect::<Vec<_>>()
     };
     assert_eq!((faults("decode"), faults("encode")), (vec![], vec!["h265"]));
+}
+
+#[test]
+fn without_certificates_an_https_server_that_is_to_be_asked_is_a_fault() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let nowhere = folder.path().join("nowhere");
+    let none = [("SSL_CERT_FILE", nowhere.as_path()), ("SSL_CERT_DIR", nowhere.as_path())];
+    let keys = |url| ["--auth-audience", "a", "--auth-issuer", "i", "--auth-jwks-url", url];
+    let run = ["--run-service", "projects/p/locations/l/services/s", "--run-revision", "r"];
+    let state = |arguments: &[&str], environment: &[(&str, &Path)]| {
+        let (report, code) = doctor(arguments, environment);
+        let found = of(&report, "certificates");
+        assert_eq!(found.len(), 1, "{report:#}");
+        (found[0].1.to_owned(), code)
+    };
+    assert_eq!(state(&run, &[]), ("well".into(), Some(0)));
+    assert_eq!(state(&keys("http://127.0.0.1:9/keys"), &none), ("lacking".into(), Some(0)));
+    assert_eq!(state(&keys("https://keys.example/keys"), &none), ("fault".into(), Some(1)));
+    assert_eq!(state(&run, &none), ("fault".into(), Some(1)));
 }

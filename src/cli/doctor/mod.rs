@@ -13,10 +13,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::Uri;
 use clap::Args;
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
+use crate::cloud::http::Client;
 use crate::config::{Config, ConfigError, ServeArgs};
 use crate::job::Inventory;
 use crate::pool::Pool;
@@ -125,6 +127,7 @@ fn text(findings: &[Finding]) -> String {
 async fn examine(examination: &Examination) -> Vec<Finding> {
     let config = &examination.config;
     let mut findings = limits(config);
+    findings.push(certificates(config));
     // One is enough, and it has all processors.
     let workers = service::workers(config, examination.environment.clone());
     let started = match workers {
@@ -166,6 +169,19 @@ fn limits(config: &Config) -> Vec<Finding> {
         Err(error) => Finding::new(of, "scratch", State::Lacking, format!("{}: {error}", dir.display())),
     });
     findings
+}
+
+/// What vouches for the servers that are asked over https.
+fn certificates(config: &Config) -> Finding {
+    let keys = config.auth.jwks_url.as_deref().and_then(|url| url.parse().ok());
+    let platform = config.retirement.service.as_ref().map(|_| config.retirement.url.clone());
+    let asked = keys.into_iter().chain(platform).any(|url: Uri| url.scheme_str() == Some("https"));
+    let (state, detail) = match Client::new(&Uri::from_static("https://localhost")) {
+        Ok(_) => (State::Well, "are there".to_owned()),
+        Err(error) if asked => (State::Fault, error.to_string()),
+        Err(error) => (State::Lacking, error.to_string()),
+    };
+    Finding::new("certificates", "roots", state, detail)
 }
 
 /// A worker that lacks a layer that is required has not started.
