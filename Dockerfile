@@ -51,9 +51,11 @@ ENV GST_REGISTRY_1_0=/usr/share/segmill/registry \
     PORT=8080
 RUN ldconfig && useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin segmill \
     && segmill doctor --versions /usr/share/segmill/versions --sandbox best-effort \
-        --run-service projects/any/locations/any/services/any --run-revision any
+        --run-service projects/any/locations/any/services/any --run-revision any \
+    && chmod 644 "$GST_REGISTRY_1_0"
 ENV GST_REGISTRY_UPDATE=no
 USER 10001
+RUN test -r "$GST_REGISTRY_1_0"
 EXPOSE 8080 9090
 HEALTHCHECK --interval=10s --timeout=5s CMD ["segmill", "health"]
 ENTRYPOINT ["/usr/bin/tini", "--", "/usr/bin/segmill"]
