@@ -106,7 +106,7 @@ async fn an_hour_of_faults_under_load_costs_healthy_sessions_nothing_and_no_proc
         ("descriptors", |sample| sample.descriptors as f64),
     ] {
         let points: Vec<(f64, f64)> = settled.iter().map(|sample| (sample.at.as_secs_f64(), of(sample))).collect();
-        let (slope, error) = slope(&points);
+        let (slope, error) = slope(&by_minute(&points));
         println!("{name}: mean {:.0}, slope {:.0} ± {:.0} an hour", mean_of(&points), slope * 3600.0, error * 3600.0);
         let grown = (slope - 2.0 * error) * length.as_secs_f64();
         assert!(!name.starts_with("service") || grown < GROWTH, "the service grows");
@@ -145,7 +145,13 @@ fn mean_of(points: &[(f64, f64)]) -> f64 {
     mean(&points.iter().map(|point| point.1).collect::<Vec<_>>())
 }
 
-/// Of the straight line that is nearest, with its standard error.
+/// The mean of each minute. One sample is much like the one before, as long as the same workers live; minutes are not.
+fn by_minute(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let minutes = points.chunk_by(|a, b| (a.0 / 60.0).floor() == (b.0 / 60.0).floor());
+    minutes.map(|minute| (mean(&minute.iter().map(|point| point.0).collect::<Vec<_>>()), mean_of(minute))).collect()
+}
+
+/// Of the straight line that is nearest, with its standard error, as far as the points have nothing to do with each other.
 fn slope(points: &[(f64, f64)]) -> (f64, f64) {
     let (x, y) = (mean(&points.iter().map(|point| point.0).collect::<Vec<_>>()), mean_of(points));
     let xx: f64 = points.iter().map(|point| (point.0 - x).powi(2)).sum();

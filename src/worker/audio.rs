@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use gstreamer_audio as gst_audio;
 
 use super::pcm::{self, Pcm, Resampler};
 use super::pipeline::{self, Fault, pipeline_failed};
@@ -32,10 +33,11 @@ fn beyond_bounds(what: &str) -> Failure {
 pub fn transcode(job: &Job, audio: &Audio, renditions: &[AudioSpec], sink: &Arc<dyn Sink>) -> Result<Stats, Failure> {
     let plans = renditions.iter().map(Plan::new).collect::<Result<Vec<_>, _>>()?;
     let needed = plans.clone();
-    let decoded = sound::decode(job, audio, move |rate| source_range(&needed, rate))?;
+    let mut decoded = sound::decode(job, audio, move |rate| source_range(&needed, rate))?;
     for (rendition, plan) in plans.iter().enumerate() {
-        let pcm = plan.prepare(&decoded)?;
-        encode(rendition, plan, pcm, sink)?;
+        let is_last = rendition + 1 == plans.len();
+        let pcm = if is_last { std::mem::take(&mut decoded.pcm) } else { decoded.pcm.clone() };
+        encode(rendition, plan, plan.prepare(pcm, &decoded)?, sink)?;
     }
     Ok(Stats { units_in: decoded.expected, decoded: decoded.covered, ..Stats::default() })
 }
@@ -138,15 +140,15 @@ impl Plan {
         Resampler::new(rate, self.spec.sample_rate).map(Some).ok_or_else(refused)
     }
 
-    /// What the encoder is fed.
-    fn prepare(&self, decoded: &sound::Decoded) -> Result<Pcm, Failure> {
+    /// What the encoder is fed, out of what was decoded.
+    fn prepare(&self, pcm: Pcm, decoded: &sound::Decoded) -> Result<Pcm, Failure> {
         let channels = self.spec.channels;
         let matrix = pcm::matrix(&decoded.positions, channels).ok_or_else(|| {
             Failure::new(FailureCode::UnsupportedCodec, format!("sound with {channels} channels is not made"))
         })?;
         Ok(match self.resampler(decoded.rate)? {
-            Some(resampler) => decoded.pcm.clone().mix(&matrix).resample(&resampler, self.feed.clone()),
-            None => decoded.pcm.slice(self.feed.clone()).mix(&matrix),
+            Some(resampler) => pcm.mix(&matrix).resample(&resampler, self.feed.clone()),
+            None => pcm.into_slice(self.feed.clone()).mix(&matrix),
         })
     }
 }
@@ -212,8 +214,7 @@ fn packets(spec: &AudioSpec, pcm: Pcm) -> Result<Vec<Bytes>, Failure> {
     pipeline::chain(&pipeline, &[source.upcast_ref(), &convert, &encoder, sink.upcast_ref()])?;
     let frames = (pcm.samples().len() / pcm.channels()) as u64;
     let duration = gst::ClockTime::SECOND.mul_div_floor(frames, u64::from(spec.sample_rate));
-    let samples: Vec<[u8; 4]> = pcm.samples().iter().map(|sample| sample.to_le_bytes()).collect();
-    let buffer = pipeline::buffer(Bytes::from(samples.into_flattened()), gst::ClockTime::ZERO, duration);
+    let buffer = pipeline::buffer(Bytes::from_owner(pcm), gst::ClockTime::ZERO, duration);
     pipeline::run(pipeline, &source, std::iter::once(buffer), &fault, || true)?;
     let mut packets = packets.lock().unwrap_or_else(|e| e.into_inner());
     Ok(std::mem::take(&mut *packets))
@@ -223,7 +224,7 @@ fn raw_caps(spec: &AudioSpec) -> Result<gst::Caps, Failure> {
     let out_of_range = |_| pipeline_failed("a sample rate beyond all bounds");
     let mask: u64 = if spec.channels == 6 { 0x3f } else { 0x3 };
     Ok(gst::Caps::builder("audio/x-raw")
-        .field("format", "F32LE")
+        .field("format", gst_audio::AUDIO_FORMAT_F32.to_str())
         .field("layout", "interleaved")
         .field("rate", i32::try_from(spec.sample_rate).map_err(out_of_range)?)
         .field("channels", i32::from(spec.channels))

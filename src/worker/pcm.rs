@@ -58,6 +58,11 @@ impl Pcm {
         slice
     }
 
+    /// The same, without a copy where that is all that is held.
+    pub fn into_slice(self, range: Range<i64>) -> Pcm {
+        if range == self.range() { self } else { self.slice(range) }
+    }
+
     /// Each output channel as a sum of input channels; one row of the matrix for each output channel. Where the sum can
     /// go over full scale, it is rounded off below it.
     pub fn mix(self, matrix: &[Vec<f32>]) -> Pcm {
@@ -98,6 +103,19 @@ impl Pcm {
             }
         }
         out
+    }
+}
+
+impl Default for Pcm {
+    fn default() -> Self {
+        Self::silence(0..0, 1)
+    }
+}
+
+/// The samples in this machine's order of bytes.
+impl AsRef<[u8]> for Pcm {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.samples)
     }
 }
 

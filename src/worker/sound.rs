@@ -128,7 +128,10 @@ fn chunks(job: &Job, audio: &Audio) -> Result<Vec<Chunk>, Failure> {
     let fault = Fault::default();
     let chunks = Arc::new(Mutex::new(Vec::new()));
     let taken = chunks.clone();
-    let raw = gst::Caps::builder("audio/x-raw").field("format", "F32LE").field("layout", "interleaved").build();
+    let raw = gst::Caps::builder("audio/x-raw")
+        .field("format", gst_audio::AUDIO_FORMAT_F32.to_str())
+        .field("layout", "interleaved")
+        .build();
     let taken_units = Arc::new(AtomicUsize::new(0));
     let current = taken_units.clone();
     let pad = decoder.static_pad("sink").ok_or_else(|| pipeline_failed("a decoder without an input"))?;
@@ -165,8 +168,8 @@ fn chunk(sample: &gst::Sample, unit: usize) -> Result<Chunk, Failure> {
     let info = info.ok_or_else(|| pipeline_failed("decoded sound without a format"))?;
     let buffer = sample.buffer().ok_or_else(|| pipeline_failed("decoded sound without a buffer"))?;
     let bytes = buffer.map_readable().map_err(|_| pipeline_failed("decoded sound can't be read"))?;
-    let (words, _) = bytes.as_chunks::<4>();
-    Ok(Chunk { unit, info, samples: words.iter().map(|word| f32::from_le_bytes(*word)).collect() })
+    let samples = bytemuck::pod_collect_to_vec::<u8, f32>(bytes.as_slice());
+    Ok(Chunk { unit, info, samples })
 }
 
 fn positions(info: &gst_audio::AudioInfo) -> Vec<gst_audio::AudioChannelPosition> {
