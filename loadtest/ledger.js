@@ -133,11 +133,13 @@ export class Ledger {
     if (message.frames_in !== frames || frames !== this.clip.frames) this.violation('frames_in');
   }
 
-  // The session is over, however it ended: what was sent and did not come is lost.
-  settle() {
+  // The session is over, however it ended: what was sent and did not come is lost. Not so the rest of a session that the
+  // service has `refused` to go on with since all until then had failed: of that it has told.
+  settle(refused) {
+    const hopeless = refused && this.receipts.segments > 0 && this.receipts.failed === this.receipts.segments;
     const length = this.receipts.segments ? this.receipts.frames / this.receipts.segments : this.clip.frames;
     const sent = this.sentAt.length ? this.clip.fragments[Math.min(this.sentAt.length, this.clip.fragments.length) - 1].frames : 0;
-    const tail = Math.max(0, sent - this.receipts.frames);
+    const tail = hopeless ? 0 : Math.max(0, sent - this.receipts.frames);
     const lost = Math.max(this.missing.size, Math.ceil(tail / length));
     metrics.segmentsLost.add(lost);
     for (let n = 0; n < lost; n++) metrics.segmentErrors.add(true);

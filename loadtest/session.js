@@ -18,6 +18,7 @@ const FULL = 1013;
 export async function stream(ask, file, clip) {
   let user = begin(ask, file, clip);
   let turnedAway = 0;
+  let refused = false;
   for (let fruitless = 0; fruitless < FRUITLESS; fruitless++) {
     const receipts = user.ledger.receipts.segments;
     const end = await connect(user);
@@ -35,6 +36,7 @@ export async function stream(ask, file, clip) {
       fruitless = -1;
     } else if (end.error && !end.error.retryable) {
       console.error(`session ended by ${end.error.code}: ${end.error.message}`);
+      refused = true;
       break;
     } else {
       metrics.reconnects.add(1, { why: end.moved ?? 'lost' });
@@ -42,7 +44,7 @@ export async function stream(ask, file, clip) {
       await sleep(end.moved ? 0 : 250 * 2 ** fruitless);
     }
   }
-  user.ledger.settle();
+  user.ledger.settle(refused);
 }
 
 function begin(ask, file, clip) {

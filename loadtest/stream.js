@@ -24,7 +24,7 @@ if (!env.URL || !env.CLIP) throw new Error('URL (ws://…/v1/stream) and CLIP (a
 const ask = {
   url: env.URL,
   headers: {
-    'segmill-origin': 'loadtest',
+    'segmill-origin': env.ORIGIN || 'loadtest',
     ...(env.TOKEN && { Authorization: `Bearer ${env.TOKEN}` }),
     ...(env.IDENTITY && { 'X-Serverless-Authorization': `Bearer ${env.IDENTITY}` }),
   },

@@ -2,18 +2,16 @@
 //!
 //! Where there is no k6, nor a Go that can build it, these tests say so and pass; with `LOADTEST_K6=required` they fail.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::sync::LazyLock;
+use std::path::Path;
 
 use crate::support;
+use crate::support::k6::Run;
 use crate::support::media::Clip;
 use crate::support::service::Service;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::process::Command;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
@@ -44,7 +42,7 @@ const SEGMENTS: f64 = 5.0;
 async fn users_stream_are_handed_over_and_get_every_segment_once() {
     // No session lasts as long as the clip.
     let service = service(&["--session-limit", "3s"]);
-    let Some(run) = Run::tiny(&stream_url(&service), &CLIP.path()).await else { return };
+    let Some(run) = tiny(&stream_url(&service), &CLIP.path(), &[]).await else { return };
     assert_eq!(run.exit, 0, "{}", run.told);
     assert!(run.failed().is_empty(), "{:?}", run.failed());
     assert_eq!(run.value("segments{outcome:ok}", "count"), USERS * SEGMENTS);
@@ -66,7 +64,7 @@ async fn users_stream_are_handed_over_and_get_every_segment_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn users_who_are_turned_away_come_again_and_the_run_fails_by_that_alone() {
     let service = service(&["--max-sessions", "1"]);
-    let Some(run) = Run::tiny(&stream_url(&service), &CLIP.path()).await else { return };
+    let Some(run) = tiny(&stream_url(&service), &CLIP.path(), &[]).await else { return };
     assert_eq!((run.exit, run.failed()), (99, vec!["sessions_rejected".to_owned()]), "{}", run.told);
     assert_eq!(run.value("segments{outcome:ok}", "count"), USERS * SEGMENTS);
     assert!(service.metric("segmill_sessions_rejected_total{reason=\"full\"}") >= Some(1.0));
@@ -79,12 +77,26 @@ async fn a_segment_that_fails_fails_the_run() {
     let service = service(&[]);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let clip = folder.path().join("damaged.mp4");
-    std::fs::write(&clip, with_a_damaged_segment(CLIP.bytes())).expect("the folder can be written");
-    let Some(run) = Run::tiny(&stream_url(&service), &clip).await else { return };
+    std::fs::write(&clip, with_damage(CLIP.bytes(), |segment| segment == 1)).expect("the folder can be written");
+    let Some(run) = tiny(&stream_url(&service), &clip, &[]).await else { return };
     assert_eq!((run.exit, run.failed()), (99, vec!["segment_errors".to_owned()]), "{}", run.told);
     assert_eq!(run.value("segment_errors", "passes"), USERS);
     assert_eq!(run.value("segments{outcome:ok}", "count"), USERS * (SEGMENTS - 1.0));
     assert_eq!(counted(&service, "loadtest", "failed"), USERS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_given_up_as_nothing_of_it_goes_well_has_lost_nothing() {
+    let service = service(&[]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let clip = folder.path().join("damaged.mp4");
+    std::fs::write(&clip, with_damage(CLIP.bytes(), |_| true)).expect("the folder can be written");
+    // Of whom the alerts are to hear.
+    let Some(run) = tiny(&stream_url(&service), &clip, &[("ORIGIN", "client")]).await else { return };
+    let failed = ["segment_errors", "segments{outcome:ok}", "session_errors"].map(str::to_owned);
+    assert_eq!((run.exit, run.failed()), (99, failed.to_vec()), "{}", run.told);
+    assert_eq!((run.value("segment_errors", "passes"), run.count("segments")), (USERS, USERS), "{}", run.told);
+    assert_eq!((counted(&service, "client", "failed"), counted(&service, "loadtest", "failed")), (USERS, 0.0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,7 +108,7 @@ async fn a_service_that_breaks_its_promises_is_found_out() {
             tokio::spawn(lie(stream));
         }
     });
-    let run = Run::tiny(&url, &CLIP.path()).await;
+    let run = tiny(&url, &CLIP.path(), &[]).await;
     liar.abort();
     let Some(run) = run else { return };
     assert_eq!(run.exit, 99, "{}", run.told);
@@ -130,16 +142,17 @@ fn counted(service: &Service, origin: &str, outcome: &str) -> f64 {
     service.metric(&series).expect("it is there from the start")
 }
 
-/// Zeros in the place of the second half of the fragments of the second segment.
-fn with_a_damaged_segment(mut clip: Vec<u8>) -> Vec<u8> {
+/// Zeros in the place of the second half of the fragments of some segments, which are counted from 0.
+fn with_damage(mut clip: Vec<u8>, is_damaged: impl Fn(usize) -> bool) -> Vec<u8> {
     let (mut at, mut fragment) = (0, 0);
     while at < clip.len() {
         let size = u32::from_be_bytes(clip[at..at + 4].try_into().expect("four bytes")) as usize;
         if &clip[at + 4..at + 8] == b"mdat" {
-            fragment += 1;
-            if (8..=10).contains(&fragment) {
+            // Five to a segment.
+            if fragment % 5 >= 2 && is_damaged(fragment / 5) {
                 clip[at + 8..at + size].fill(0);
             }
+            fragment += 1;
         }
         at += size;
     }
@@ -192,79 +205,18 @@ async fn show(socket: &mut WebSocketStream<TcpStream>, header: Value) {
     socket.send(Message::binary(message)).await.expect("k6 reads");
 }
 
-/// A run of k6 that is over.
-struct Run {
-    exit: i32,
-    told: String,
-    summary: Value,
-    reports: tempfile::TempDir,
+/// The profile `tiny`, of which no time is asked; None where there is no k6.
+async fn tiny(url: &str, clip: &Path, more: &[(&str, &str)]) -> Option<Run> {
+    let clip = clip.display().to_string();
+    let variables = [
+        ("PROFILE", "tiny"),
+        ("URL", url),
+        ("CLIP", &clip),
+        ("TARGET", OUTPUTS),
+        ("SEGMENT_MS", "1000"),
+        ("DEADLINE_MS", "600000"),
+        ("LATENCY_MS", "60000"),
+        ("DELIVERY_MS", "60000"),
+    ];
+    Run::of(&[&variables[..], more].concat()).await
 }
-
-impl Run {
-    /// The profile `tiny`, of which no time is asked; None where there is no k6.
-    async fn tiny(url: &str, clip: &Path) -> Option<Self> {
-        let k6 = K6.as_ref()?;
-        let reports = tempfile::tempdir().expect("a temporary folder");
-        let mut run = Command::new(k6);
-        run.args([
-            "run",
-            "--no-usage-report",
-            "--include-system-env-vars=false",
-            "--address",
-            "",
-            "--no-color",
-            "--quiet",
-        ]);
-        let (clip, out) = (clip.display().to_string(), reports.path().display().to_string());
-        for (name, value) in [
-            ("PROFILE", "tiny"),
-            ("URL", url),
-            ("CLIP", &clip),
-            ("OUT", &out),
-            ("TARGET", OUTPUTS),
-            ("SEGMENT_MS", "1000"),
-            ("DEADLINE_MS", "600000"),
-            ("LATENCY_MS", "60000"),
-            ("DELIVERY_MS", "60000"),
-        ] {
-            run.arg("--env").arg(format!("{name}={value}"));
-        }
-        let output = run.arg("loadtest/stream.js").stdin(Stdio::null()).output().await.expect("k6 runs");
-        let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        let summary =
-            std::fs::read(reports.path().join("summary.json")).unwrap_or_else(|_| panic!("no summary: {told}"));
-        let summary = serde_json::from_slice(&summary).expect("JSON");
-        Some(Self { exit: output.status.code().expect("k6 ends"), told, summary, reports })
-    }
-
-    fn value(&self, metric: &str, statistic: &str) -> f64 {
-        let value = &self.summary["metrics"][metric]["values"][statistic];
-        value.as_f64().unwrap_or_else(|| panic!("{metric} has no {statistic}: {}", self.told))
-    }
-
-    /// The metrics whose thresholds did not hold.
-    fn failed(&self) -> Vec<String> {
-        let metrics = self.summary["metrics"].as_object().expect("metrics");
-        let fails = |metric: &Value| {
-            metric["thresholds"].as_object().is_some_and(|all| all.values().any(|threshold| threshold["ok"] == false))
-        };
-        metrics.iter().filter(|(_, metric)| fails(metric)).map(|(name, _)| name.clone()).collect()
-    }
-
-    fn report(&self, name: &str) -> String {
-        std::fs::read_to_string(self.reports.path().join(name)).expect("a report")
-    }
-}
-
-/// Where k6 is.
-static K6: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target/tmp");
-    let found = std::process::Command::new("scripts/k6.sh").env("CARGO_TARGET_DIR", target).output().expect("bash");
-    if found.status.success() {
-        return Some(PathBuf::from(String::from_utf8(found.stdout).expect("a path").trim()));
-    }
-    let why = String::from_utf8_lossy(&found.stderr).into_owned();
-    assert!(std::env::var_os("LOADTEST_K6").is_none_or(|wish| wish != "required"), "{why}");
-    eprintln!("loadtest/ is not tested: {why}");
-    None
-});

@@ -10,6 +10,7 @@ pub mod client;
 pub mod cloud;
 pub mod damage;
 pub mod data;
+pub mod k6;
 pub mod media;
 pub mod overload;
 pub mod prometheus;
