@@ -38,7 +38,8 @@ chaos: setup ## faults, kills, damaged streams, slow clients, ends under load an
 	for test in faults kills drain bytes overload; do cargo test --locked --test long chaos_$$test:: -- --nocapture || exit 1; done
 	CHAOS_CLIENTS=$(CHAOS_CLIENTS) cargo test --locked --test long chaos_clients:: -- --nocapture --test-threads 1
 
-drill: setup ## a good release goes up and a bad one is taken back, by the real rules: a quarter of an hour
+drill: setup ## a good release goes up and a bad one is taken back, by the real rules, under k6: a quarter of an hour
+	@scripts/k6.sh >/dev/null
 	cargo build --locked --examples
 	cargo test --locked --test long canary_drill:: -- --nocapture
 
