@@ -257,19 +257,29 @@ async fn read_ahead(
         if ahead.is_none() {
             continue;
         }
-        match incoming(message) {
-            Ok(Some(Incoming::Media(media))) => {
-                app.context.metrics.message(Direction::In, media.len());
-                farewell.seat.came(media.len());
-                let share = bytes.clone().acquire_many_owned(media.len() as u32).await.ok();
-                hand_over(&mut ahead, Ok(Incoming::Media(media)), share).await;
+        let handed = async {
+            match incoming(message) {
+                Ok(Some(Incoming::Media(media))) => {
+                    app.context.metrics.message(Direction::In, media.len());
+                    farewell.seat.came(media.len());
+                    let share = bytes.clone().acquire_many_owned(media.len() as u32).await.ok();
+                    hand_over(&mut ahead, Ok(Incoming::Media(media)), share).await;
+                }
+                Ok(Some(Incoming::Finish)) => {
+                    hand_over(&mut ahead, Ok(Incoming::Finish), None).await;
+                    ahead = None;
+                }
+                Ok(None) => {}
+                Err(fatal) => hand_over(&mut ahead, Err(fatal), None).await,
             }
-            Ok(Some(Incoming::Finish)) => {
-                hand_over(&mut ahead, Ok(Incoming::Finish), None).await;
+        };
+        tokio::select! {
+            () = handed => {}
+            // A session that is held back has to hear of it as well; what it does not get any more comes again elsewhere.
+            reason = farewell.reason(app) => {
+                farewell.tell(app, reason, false);
                 ahead = None;
             }
-            Ok(None) => {}
-            Err(fatal) => hand_over(&mut ahead, Err(fatal), None).await,
         }
     }
 }
