@@ -184,6 +184,44 @@ async fn sigterm_with_workers_that_stand_still_ends_all_the_same_and_leaves_none
     assert!(!workers_at_first.iter().any(left), "every worker is killed and waited for");
 }
 
+/// What it has sent and nobody has read yet is for the next instance.
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_reaches_a_session_that_is_held_back() {
+    let service = Service::start(&["--workers", "1", "--drain", "2s"]);
+    while workers(&service, "idle") < 1.0 {}
+    service.workers().iter().for_each(|&pid| service::signal(pid, "STOP"));
+    let media = Clip { gop: 15, frames: 900, ..Clip::default() }.bytes();
+    let (mut sending, mut coming) = client::connect(service.listen).await.split();
+    let mut first = start(&["h264@90"]);
+    first["type"] = json!("start");
+    let messages = media.chunks(512).map(|part| Message::binary([&[0], part].concat()));
+    let messages: Vec<Message> = std::iter::once(Message::text(first.to_string())).chain(messages).collect();
+    let sent = messages.len() as f64;
+    let sender = tokio::spawn(async move {
+        for message in messages {
+            if sending.send(message).await.is_err() {
+                return;
+            }
+        }
+    });
+    // It reads no more, and there is more.
+    let read = || service.metric("segmill_websocket_message_bytes_count{direction=\"in\"}").unwrap_or_default();
+    let mut before = 0.0;
+    while workers(&service, "busy") < 1.0 || read() > before {
+        before = read();
+    }
+    assert!(before < sent, "it has read all {sent}");
+    let terminating = tokio::task::spawn_blocking(move || service.terminate());
+    let mut session = Session::default();
+    while let Some(Ok(message)) = coming.next().await {
+        session.take(message);
+    }
+    sender.abort();
+    assert_eq!(session.error_codes(), Vec::<&str>::new());
+    assert_eq!((session.close_code(), session.moved.len(), session.receipts.len()), (1012, 1, 0));
+    assert_eq!(terminating.await.expect("waiting does not panic"), Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_set_up_in_mid_stream_brings_a_new_init_and_loses_nothing() {
     let service = Service::start(&["--workers", "2"]);
