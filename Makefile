@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: drill image help setup build test hostile fuzz-smoke fuzz soak chaos demo loadtest run watch clean terraform-test terraform-mistakes lint-deploy
+.PHONY: drill image help setup build test hostile fuzz-smoke fuzz soak chaos demo bench bench-quick loadtest run watch clean terraform-test terraform-mistakes lint-deploy
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,12 @@ drill: setup ## a good release goes up and a bad one is taken back, by the real 
 
 demo: setup ## stream a clip through a service on this machine, and check what comes back
 	@scripts/demo.sh
+
+bench: build ## beside ffmpeg and gst-launch, into docs/performance.md: an hour and more (ONLY=part,… of benches/bench.py)
+	@python3 -B benches/bench.py $(if $(ONLY),--only $(ONLY))
+
+bench-quick: build ## the same with short clips, a look in a minute or two; nothing is written
+	@python3 -B benches/bench.py --quick $(if $(ONLY),--only $(ONLY))
 
 loadtest: setup ## 100 users for five minutes, by k6 (PROFILE, USERS, DURATION, TARGET, URL: loadtest/README.md)
 	@scripts/loadtest.sh

@@ -9,6 +9,7 @@ mod audio_joins;
 mod auth;
 mod autobahn;
 mod barcode;
+mod bench;
 mod chunks;
 mod command_line;
 mod containers;

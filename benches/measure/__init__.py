@@ -1,0 +1,1 @@
+"""What `benches/bench.py` measures, a file a concern."""
