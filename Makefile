@@ -46,7 +46,7 @@ drill: setup ## a good release goes up and a bad one is taken back, by the real 
 demo: setup ## stream a clip through a service on this machine, and check what comes back
 	@scripts/demo.sh
 
-bench: build ## beside ffmpeg and gst-launch, into docs/performance.md: an hour and more (ONLY=part,… of benches/bench.py)
+bench: build ## beside ffmpeg and gst-launch, into docs/performance.md: half an hour and more (ONLY=part,… of benches/bench.py)
 	@python3 -B benches/bench.py $(if $(ONLY),--only $(ONLY))
 
 bench-quick: build ## the same with short clips, a look in a minute or two; nothing is written

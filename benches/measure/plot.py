@@ -1,7 +1,7 @@
 """Plots as SVG: bars of numbers by name, and curves."""
 from xml.sax.saxutils import escape
 
-WIDTH, LINE = 720, 26
+WIDTH, LINE, LETTER = 720, 26, 6.6
 FONT = 'font-family="sans-serif" font-size="12"'
 OURS, OTHERS, GRID = "#1f6feb", "#8b949e", "#d0d7de"
 CURVES = ["#1f6feb", "#cf222e", "#1a7f37", "#9a6700"]
@@ -18,7 +18,7 @@ def _page(height, title, body):
 
 
 def _text(x, y, words, anchor="start"):
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(str(words))}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(str(words).replace("`", ""))}</text>'
 
 
 def _bars(plot):
@@ -49,10 +49,12 @@ def _lines(plot):
         body.append(f'<line x1="{left}" y1="{up(y):.1f}" x2="{WIDTH - right}" y2="{up(y):.1f}" stroke="{GRID}"/>')
         body += [_text(left - 6, up(y) + 4, f"{y:.3g}", "end"), _text(across(x), height - bottom + 16, f"{x:.5g}", "middle")]
     body += [_text(left, height - 8, plot["x"]), _text(12, 38, plot["y"])]
+    legend = 12 + LETTER * len(plot["y"]) + 24
     for number, (name, points) in enumerate(plot["series"].items()):
         colour = CURVES[number % len(CURVES)]
         path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in points)
         body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         if len(plot["series"]) > 1:
-            body.append(f'<text x="{left + 110 + 190 * number}" y="38" fill="{colour}">{escape(name)}</text>')
+            body.append(f'<text x="{legend}" y="38" fill="{colour}">{escape(name)}</text>')
+            legend += LETTER * len(name) + 16
     return _page(height, plot["title"], body)
