@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use futures_util::{SinkExt, StreamExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
@@ -17,8 +17,10 @@ use super::verify;
 const OUTPUTS: [&str; 1] = ["h264@90+aac"];
 /// How much the service's memory may be above what it was.
 const MEMORY_SLACK: u64 = 32 << 20;
-/// Of what is left of a clip, the part that goes on each tick while the strike lasts.
-const PART: usize = 300;
+/// Of what is left of a clip, a part each second while the strike lasts, however long that is, and never less than twice
+/// what a healthy client has to send (`--min-rate`): by the clock, so that it is as much where ticks come late.
+const PART: f64 = 1.0 / 60.0;
+const LEAST: f64 = 256.0;
 const TICK: Duration = Duration::from_millis(100);
 
 /// Four healthy sessions, in the middle of which something strikes, until `struck`; how many segments they had. Each is
@@ -61,7 +63,7 @@ pub async fn in_their_middle(service: &Service, before: &BTreeMap<String, f64>) 
 
 /// What came of the four, unchecked.
 pub async fn sessions(service: &Service, struck: Option<watch::Receiver<bool>>) -> Vec<(Clip, Session)> {
-    let clip = Clip { gop: 15, width: 192, height: 108, ..Clip::default() };
+    let clip = Clip { gop: 15, frames: 240, width: 192, height: 108, ..Clip::default() };
     let clips = [
         Clip { first: 1000, ..clip.clone() },
         Clip { first: 2000, shape: Shape::Ts, b_frames: 2, ..clip.clone() },
@@ -72,24 +74,34 @@ pub async fn sessions(service: &Service, struck: Option<watch::Receiver<bool>>) 
     clips.into_iter().zip(sessions).collect()
 }
 
-/// A session of which the second half comes little by little until the strike is over.
+/// A session of which the second half comes little by little until the strike is over. What ends it early is told with
+/// what the service has logged of it.
 async fn canary(service: &Service, media: Vec<u8>, struck: Option<watch::Receiver<bool>>) -> Session {
     let start = json!({"type": "start", "segment_ms": 500, "outputs": verify::outputs(&OUTPUTS)});
     let (mut sink, mut stream) = client::connect(service.listen).await.split();
+    let begun = Instant::now();
+    let (left, to_go) = watch::channel(media.len());
     let sending = tokio::spawn(async move {
         sink.send(Message::text(start.to_string())).await?;
         let (first, mut rest) = media.split_at(media.len() / 2);
         sink.send(Message::binary([&[0], first].concat())).await?;
+        left.send_replace(rest.len());
         if let Some(mut struck) = struck {
-            let part = rest.len() / PART;
+            let mut last = Instant::now();
             while tokio::time::timeout(TICK, struck.wait_for(|struck| *struck)).await.is_err() {
-                let (piece, after) = rest.split_at(part.min(rest.len()));
+                let part = (rest.len() as f64 * PART).max(LEAST) * last.elapsed().as_secs_f64();
+                last = Instant::now();
+                // With nothing left to send it would be a slow client itself.
+                assert!(rest.len() > part as usize, "the strike outlasts the media of a canary");
+                let (piece, after) = rest.split_at(part as usize);
                 sink.send(Message::binary([&[0], piece].concat())).await?;
                 rest = after;
+                left.send_replace(rest.len());
             }
         }
         sink.send(Message::binary([&[0], rest].concat())).await?;
         sink.send(Message::text(json!({"type": "finish", "channel": 0}).to_string())).await?;
+        left.send_replace(0);
         Ok::<_, Error>(sink)
     });
     let mut session = Session::default();
@@ -97,8 +109,25 @@ async fn canary(service: &Service, media: Vec<u8>, struck: Option<watch::Receive
         session.take(message);
     }
     let sent = sending.await.expect("sending does not panic");
-    assert!(sent.is_ok(), "{:?}, {:?}, {:?}", sent.err(), session.close, session.errors);
+    let whole = sent.is_ok() && session.close_code() == 1000;
+    let told = |receipt: &Value| ["seq", "outcome", "latency_ms", "attempts"].map(|field| receipt[field].to_string());
+    assert!(
+        whole && session.receipts.iter().all(|receipt| receipt["outcome"] == "ok"),
+        "a canary ended after {:.1?} with {:?}, {} bytes before its end ({:?}); {:?}; receipts {:?}; of it, or amiss:\n{}",
+        begun.elapsed(),
+        session.close,
+        *to_go.borrow(),
+        sent.err(),
+        session.errors,
+        session.receipts.iter().map(told).collect::<Vec<_>>(),
+        account(&service.log(), &session.id),
+    );
     session
+}
+
+/// What a log says of a session, and of what else is amiss.
+fn account(log: &str, session: &str) -> String {
+    log.lines().filter(|line| line.contains(session) || !line.contains("\"INFO\"")).collect::<Vec<_>>().join("\n")
 }
 
 /// Counters by series.

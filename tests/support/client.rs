@@ -19,6 +19,8 @@ pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 /// All that came back from a session.
 #[derive(Debug, Default)]
 pub struct Session {
+    /// As `ready` names it.
+    pub id: String,
     /// By output: each init, each segment's header and media.
     pub outputs: BTreeMap<String, Output>,
     pub tracks: Vec<Value>,
@@ -135,6 +137,7 @@ impl Session {
             Message::Text(text) => {
                 let message: Value = serde_json::from_str(&text).expect("text messages are JSON");
                 match message["type"].as_str() {
+                    Some("ready") => message["session"].as_str().unwrap_or_default().clone_into(&mut self.id),
                     Some("receipt") => {
                         assert_eq!(message["seq"], self.seq + 1, "receipts rise by one");
                         self.seq += 1;
