@@ -30,6 +30,8 @@ pub mod cloud;
 pub mod rollout;
 /// HTTP and WebSocket: routes, limits, health.
 pub mod server;
+/// How long others are waited for.
+pub mod patience;
 /// Logs, traces, and every metric in one list.
 pub mod telemetry;
 /// The allocator of the program.

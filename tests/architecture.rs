@@ -14,12 +14,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("worker", &["job", "ipc", "media"]),
     ("config", &[]),
     ("allocator", &[]),
+    ("patience", &[]),
     ("telemetry", &["config", "protocol"]),
-    ("pool", &["job", "ipc", "telemetry", "media"]),
+    ("pool", &["job", "ipc", "telemetry", "media", "patience"]),
     ("session", &["media", "segment", "job", "ladder", "pool", "telemetry", "protocol", "config"]),
     ("cloud", &["config"]),
     ("rollout", &["cloud"]),
-    ("server", &["session", "pool", "telemetry", "protocol", "config", "job", "media", "cloud", "rollout"]),
+    ("server", &["session", "pool", "telemetry", "protocol", "config", "job", "media", "cloud", "rollout", "patience"]),
 ];
 
 #[test]

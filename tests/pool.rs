@@ -111,6 +111,23 @@ async fn a_worker_that_hangs_or_spins_is_killed_by_its_clock() {
 }
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "nothing is waited for: the runtime's one thread stands still")]
+async fn a_worker_is_not_blamed_for_the_time_in_which_the_pool_stood_still() {
+    let limit = Duration::from_millis(1500);
+    let mut fixture = Fixture::start(|config| (config.progress_timeout, config.wall_timeout) = (limit, limit)).await;
+    for _ in 0..3 {
+        let (job, running) = fixture.run_directed();
+        fixture.director.asked().await.tell(b'e').await;
+        // On the one thread of the runtime; meanwhile the worker does the job, and says so.
+        std::thread::sleep(3 * limit);
+        tokio::select! {
+            done = running => assert_right(&job, &done.expect("no panic"), 1),
+            _ = fixture.director.asked() => panic!("another worker has it"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_worker_that_speaks_unasked_is_killed_and_counted() {
     let mut fixture = Fixture::start(|_| ()).await;
     let (job, running) = fixture.run_directed();

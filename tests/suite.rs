@@ -31,4 +31,5 @@ mod resume;
 mod ride_along;
 mod rollout;
 mod slow_clients;
+mod standing_still;
 mod timelines;

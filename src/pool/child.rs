@@ -7,12 +7,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use futures_util::future::Either;
 use rustix::process::Signal;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child as Process, Command};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::collect::{Collector, reported};
 use super::hold::Hold;
@@ -20,6 +21,7 @@ use super::{Config, StartError, collect, media, stderr};
 use crate::ipc::pool_end::{Reader, write_job};
 use crate::ipc::{self, FromWorker, MAX_FRAME, MAX_HELLO};
 use crate::job::{Failure, FailureCode, Inventory, Job, Outcome};
+use crate::patience::{Patience, within};
 
 /// How long a killed process may take to go, and its last words to come.
 const REAP: Duration = Duration::from_secs(5);
@@ -68,16 +70,16 @@ impl Child {
     }
 
     /// Waits until it says that it is ready, and what it can do.
-    pub(super) async fn hello(&mut self, within: Duration) -> Result<Inventory, StartError> {
-        match timeout(within, self.reader.read(MAX_HELLO)).await {
-            Err(_) => Err(StartError::Timeout(within)),
-            Ok(Ok(Some(FromWorker::Hello(inventory)))) => Ok(inventory),
-            Ok(Ok(Some(FromWorker::Failed(failure)))) => Err(StartError::Refused(reported(failure))),
-            Ok(Ok(Some(_))) => Err(StartError::Protocol("not a hello".into())),
-            Ok(Ok(None) | Err(ipc::Error::Io(_) | ipc::Error::Truncated)) => {
+    pub(super) async fn hello(&mut self, limit: Duration) -> Result<Inventory, StartError> {
+        match within(limit, self.reader.read(MAX_HELLO)).await {
+            None => Err(StartError::Timeout(limit)),
+            Some(Ok(Some(FromWorker::Hello(inventory)))) => Ok(inventory),
+            Some(Ok(Some(FromWorker::Failed(failure)))) => Err(StartError::Refused(reported(failure))),
+            Some(Ok(Some(_))) => Err(StartError::Protocol("not a hello".into())),
+            Some(Ok(None) | Err(ipc::Error::Io(_) | ipc::Error::Truncated)) => {
                 Err(StartError::Died(self.epitaph().await.1))
             }
-            Ok(Err(error)) => Err(StartError::Protocol(error.to_string())),
+            Some(Err(error)) => Err(StartError::Protocol(error.to_string())),
         }
     }
 
@@ -108,42 +110,48 @@ impl Child {
         let mut collector = Collector::new(job);
         let wall = config.wall_timeout.saturating_add(config.wall_per_media_second.saturating_mul(seconds(job)));
         let start = Instant::now();
-        let wall_end = start.checked_add(wall);
-        let mut progress = start;
-        let mut sent = false;
+        let (mut wall_clock, mut progress_clock) = (Patience::new(wall), Patience::new(config.progress_timeout));
+        let (mut sent, mut looked) = (false, start);
         let mut sending = std::pin::pin!(write_job(writer, job, threads));
         loop {
-            let progress_end = progress + config.progress_timeout;
-            let clock = wall_end.map_or(progress_end, |wall_end| wall_end.min(progress_end));
-            tokio::select! {
-                biased;
-                () = sleep_until(clock) => {
-                    let (what, limit) =
-                        if clock == progress_end { ("no progress", config.progress_timeout) } else { ("not done", wall) };
-                    return Err(failed(FailureCode::WorkerTimeout, format!("{what} in {limit:?}")));
+            let over = [(progress_clock, "no progress", config.progress_timeout), (wall_clock, "not done", wall)];
+            if let Some((_, what, limit)) = over.into_iter().find(|(clock, ..)| clock.is_over()) {
+                return Err(failed(FailureCode::WorkerTimeout, format!("{what} in {limit:?}")));
+            }
+            let next = timeout(wall_clock.piece().min(progress_clock.piece()), async {
+                tokio::select! {
+                    biased;
+                    result = &mut sending, if !sent => Either::Left(result),
+                    frame = reader.read(MAX_FRAME) => Either::Right(frame),
                 }
-                result = &mut sending, if !sent => {
+            });
+            let next = next.await;
+            let waited = looked.elapsed();
+            looked += waited;
+            wall_clock.spend(waited);
+            progress_clock.spend(waited);
+            let Ok(next) = next else { continue };
+            progress_clock = Patience::new(config.progress_timeout);
+            match next {
+                // It has taken the job.
+                Either::Left(result) => {
                     sent = true;
-                    progress = Instant::now();
                     match result {
                         // Reading tells why it does not listen any more.
                         Ok(()) | Err(ipc::Error::Io(_)) => {}
                         Err(error) => return Err(failed(FailureCode::BadMedia, error.to_string())),
                     }
                 }
-                frame = reader.read(MAX_FRAME) => match frame {
-                    Ok(Some(frame)) => {
-                        progress = Instant::now();
-                        let Some(stats) = collector.push(frame)? else { continue };
-                        if !sent || !reader.is_empty() {
-                            return Err(failed(FailureCode::WorkerProtocol, "it finished at the wrong time".into()));
-                        }
-                        collect::check_stats(&stats, job, start.elapsed(), config.cpus)?;
-                        return Ok(collector.into_outcome(stats));
+                Either::Right(Ok(Some(frame))) => {
+                    let Some(stats) = collector.push(frame)? else { continue };
+                    if !sent || !reader.is_empty() {
+                        return Err(failed(FailureCode::WorkerProtocol, "it finished at the wrong time".into()));
                     }
-                    Ok(None) | Err(ipc::Error::Io(_) | ipc::Error::Truncated) => return Err(End::Closed),
-                    Err(error) => return Err(failed(FailureCode::WorkerProtocol, error.to_string())),
-                },
+                    collect::check_stats(&stats, job, start.elapsed(), config.cpus)?;
+                    return Ok(collector.into_outcome(stats));
+                }
+                Either::Right(Ok(None) | Err(ipc::Error::Io(_) | ipc::Error::Truncated)) => return Err(End::Closed),
+                Either::Right(Err(error)) => return Err(failed(FailureCode::WorkerProtocol, error.to_string())),
             }
         }
     }

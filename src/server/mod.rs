@@ -27,17 +27,19 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::rt::{Sleep, Timer};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::{TcpListener, TcpStream};
@@ -49,6 +51,7 @@ use tower::ServiceExt;
 use self::places::{Place, Places};
 use self::wire::{Drain, Wire};
 use crate::config::Connections;
+use crate::patience;
 use crate::telemetry::Metrics;
 
 /// Longest pause after the system had no descriptor or memory for a connection.
@@ -87,10 +90,10 @@ pub async fn serve(
 ) {
     let places = Places::new(bounds.most);
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(bounds.header_timeout);
+    builder.http1().timer(Clock).header_read_timeout(bounds.header_timeout);
     builder
         .http2()
-        .timer(TokioTimer::new())
+        .timer(Clock)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(bounds.header_timeout)
         .max_concurrent_streams(64);
@@ -178,10 +181,11 @@ async fn connection(
     });
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(wire), service));
     // hyper's own timeout starts only after the first bytes have told HTTP/1 from HTTP/2.
-    let mut first_header = pin!(tokio::time::sleep(bounds.header_timeout));
+    let mut first_header = pin!(patience::sleep(bounds.header_timeout));
     let (mut waiting, mut serving) = (true, true);
     let result = loop {
         tokio::select! {
+            biased;
             result = connection.as_mut() => break result,
             () = place.crowded_out() => return Some(Cut::CrowdedOut),
             () = first_header.as_mut(), if waiting => {
@@ -199,6 +203,36 @@ async fn connection(
     let error = result.err()?;
     tracing::debug!(%peer, %error, "connection ended early");
     Cut::by(error.as_ref())
+}
+
+/// hyper's clock.
+#[derive(Debug)]
+struct Clock;
+
+impl Timer for Clock {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        Box::pin(Sleeping(Box::pin(patience::sleep(duration))))
+    }
+
+    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn Sleep>> {
+        self.sleep(deadline.saturating_duration_since(self.now()))
+    }
+
+    fn now(&self) -> std::time::Instant {
+        Instant::now().into_std()
+    }
+}
+
+struct Sleeping(Pin<Box<dyn Future<Output = ()> + Send + Sync>>);
+
+impl Sleep for Sleeping {}
+
+impl Future for Sleeping {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
+    }
 }
 
 /// Why a connection was cut off.
@@ -291,6 +325,31 @@ mod tests {
             let answer = answer(server.address, stub.as_bytes()).await;
             assert!(!answer.contains("200 OK"), "{stub:?}: {answer}");
             assert!(begun.elapsed() <= 2 * HEADER_TIMEOUT, "{stub:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_header_that_came_while_the_service_stood_still_is_in_time() {
+        let server = running(Router::new().route("/", get(|| async { "hi" }))).await;
+        let mut clients = Vec::new();
+        for _ in 0..12 {
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nConnection: close\r\n").await.unwrap();
+            clients.push(stream);
+        }
+        let whole = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        assert!(answer(server.address, whole).await.ends_with("hi"), "the others before it are waited for");
+        for stream in &clients {
+            // At once: nothing else has a turn.
+            assert_eq!(stream.try_write(b"Host: x\r\n\r\n").unwrap(), 11);
+        }
+        tokio::time::pause();
+        tokio::time::advance(2 * HEADER_TIMEOUT).await;
+        tokio::time::resume();
+        for mut stream in clients {
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.unwrap();
+            assert!(text.ends_with("hi"), "{text}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! How fast a client has to send: a watch that runs only while the service waits for it.
+//! How fast a client has to send: a watch that runs only while the service waits for it, and is there to hear it.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use crate::config::Sessions;
+use crate::patience::Patience;
 use crate::session::Fatal;
 
 /// The watch over one client.
@@ -14,8 +15,8 @@ pub struct Pace {
     window: Duration,
     /// Bytes in each window.
     least: u64,
-    /// Of the window, how long the client has been waited for.
-    waited: Duration,
+    /// Of the window, how long the client is waited for yet.
+    left: Patience,
     /// What had come when the window began.
     before: u64,
 }
@@ -47,7 +48,7 @@ impl Pace {
             idle: sessions.idle_timeout,
             window,
             least: u64::try_from(least).unwrap_or(u64::MAX),
-            waited: Duration::ZERO,
+            left: Patience::new(window),
             before: 0,
         }
     }
@@ -56,27 +57,27 @@ impl Pace {
     /// data there have been, pieces that are not whole included. Time between two calls is not the client's.
     pub async fn wait<T>(&mut self, came: impl Fn() -> u64, next: impl Future<Output = T>) -> Result<T, Slow> {
         let mut next = pin!(next);
-        let (mut quiet_since, mut known) = (Instant::now(), came());
+        let (mut silence, mut known) = (Patience::new(self.idle), came());
         loop {
-            let begun = Instant::now();
-            let silent = begun.duration_since(quiet_since);
-            let left = self.window.saturating_sub(self.waited).min(self.idle.saturating_sub(silent));
-            let result = timeout(left, next.as_mut()).await;
-            self.waited += begun.elapsed();
             let now_known = came();
-            if result.is_err() && quiet_since.elapsed() >= self.idle {
+            if silence.is_over() {
                 if now_known == known {
                     return Err(Slow::Idle);
                 }
                 // Part of a piece has come: how slow it may be, the rate says.
-                (quiet_since, known) = (Instant::now(), now_known);
+                (silence, known) = (Patience::new(self.idle), now_known);
             }
-            if self.waited >= self.window {
-                if now_known - self.before < self.least {
+            if self.left.is_over() {
+                // What has come may turn out to be a ping, which is taken off again.
+                if now_known.saturating_sub(self.before) < self.least {
                     return Err(Slow::Trickle);
                 }
-                (self.waited, self.before) = (Duration::ZERO, now_known);
+                (self.left, self.before) = (Patience::new(self.window), now_known);
             }
+            let begun = Instant::now();
+            let result = timeout(self.left.piece().min(silence.piece()), next.as_mut()).await;
+            self.left.spend(begun.elapsed());
+            silence.spend(begun.elapsed());
             if let Ok(next) = result {
                 return Ok(next);
             }
@@ -88,14 +89,15 @@ impl Pace {
 mod tests {
     use std::cell::Cell;
 
-    use tokio::time::sleep;
+    use futures_util::poll;
+    use tokio::time::{advance, sleep};
 
     use super::*;
 
     const WINDOW: Duration = Duration::from_secs(60);
 
     fn pace(least: u64) -> Pace {
-        Pace { idle: Duration::from_secs(60), window: WINDOW, least, waited: Duration::ZERO, before: 0 }
+        Pace { idle: Duration::from_secs(60), window: WINDOW, least, left: Patience::new(WINDOW), before: 0 }
     }
 
     /// Pieces of `bytes` bytes, of which one byte comes every `each`; how many are whole before the client is given up.
@@ -151,5 +153,29 @@ mod tests {
             // The service is busy with it: 100 bytes in ten minutes are fast enough then.
             sleep(Duration::from_secs(600)).await;
         }
+    }
+    #[tokio::test(start_paused = true)]
+    async fn time_for_which_the_service_stands_still_is_not_the_clients() {
+        let (mut pace, came) = (pace(61), Cell::new(0));
+        for _ in 0..20 {
+            let stood_still = 10 * WINDOW;
+            // What was sent meanwhile is read a little after the service has noticed how late it is.
+            let mut next = Box::pin(pace.wait(|| came.get(), sleep(stood_still + Duration::from_secs(1))));
+            assert!(poll!(next.as_mut()).is_pending());
+            advance(stood_still).await;
+            assert_eq!(next.await, Ok(()));
+            came.set(came.get() + 5);
+        }
+        let nothing = std::future::pending::<()>();
+        assert_eq!(pace.wait(|| came.get(), nothing).await, Err(Slow::Trickle), "as always");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_turns_out_to_be_a_ping_is_taken_off_again() {
+        let (mut pace, came) = (pace(61), Cell::new(100));
+        pace.wait(|| came.get(), sleep(WINDOW)).await.unwrap();
+        pace.wait(|| came.get(), sleep(Duration::from_secs(1))).await.unwrap();
+        came.set(90);
+        assert_eq!(pace.wait(|| came.get(), std::future::pending::<()>()).await, Err(Slow::Trickle));
     }
 }

@@ -14,7 +14,7 @@ use futures_util::stream;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::admission::{self, Admitted, Seat};
 use super::app::{App, origin};
@@ -22,6 +22,7 @@ use super::auth::{Access, Share};
 use super::pace::Pace;
 use super::problem::Problem;
 use super::websocket::{self, Lost, Received, Upgrade};
+use crate::patience;
 use crate::protocol::{
     self, ClientMessage, ErrorMessage, MoveReason, Ready, SUBPROTOCOL, ServerMessage, SessionLimits, Start,
 };
@@ -126,17 +127,17 @@ async fn converse(
     }
     let seat = &admitted.seat;
     let first = tokio::select! {
-        first = timeout(config.sessions.start_timeout, first_message(reader)) => first,
-        () = seat.crowded_out() => Ok(Err(First::Bad(admission::crowded_out()))),
+        first = patience::within(config.sessions.start_timeout, first_message(reader)) => first,
+        () = seat.crowded_out() => Some(Err(First::Bad(admission::crowded_out()))),
     };
     let wanted = match first {
-        Ok(Ok(start)) => Wanted::stream(start, &id.to_string(), &app.context.settings, &app.context.tokens),
-        Ok(Err(First::Gone(gone))) => {
+        Some(Ok(start)) => Wanted::stream(start, &id.to_string(), &app.context.settings, &app.context.tokens),
+        Some(Err(First::Gone(gone))) => {
             app.context.metrics.error(gone.code());
             return Ended::Gone(gone);
         }
-        Ok(Err(First::Bad(fatal))) => Err(fatal),
-        Err(_) => Err(Fatal::new("start_timeout", "no start message came in time")),
+        Some(Err(First::Bad(fatal))) => Err(fatal),
+        None => Err(Fatal::new("start_timeout", "no start message came in time")),
     };
     let wanted = match wanted {
         Ok(wanted) => wanted.within(share.allowance()),

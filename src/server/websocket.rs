@@ -23,7 +23,7 @@ use futures_util::{Sink, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
@@ -33,6 +33,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::problem::Problem;
 use super::wire::Counter;
+use crate::patience;
 
 /// Most payload in one frame to a client.
 const FRAGMENT: usize = 32 << 10;
@@ -75,7 +76,7 @@ impl Upgrade {
         let mut response = self.response.map(|()| Body::empty());
         response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
         let socket = async move {
-            let upgraded = timeout(limits.upgrade, self.upgraded).await.ok()?.ok()?;
+            let upgraded = patience::within(limits.upgrade, self.upgraded).await?.ok()?;
             Some(open(TokioIo::new(upgraded), self.received, limits).await)
         };
         (response, socket)
@@ -218,18 +219,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Reader<S> {
             let heard = self.progress.received.bytes();
             let next = poll_fn(|cx| lock(&self.shared).poll_next_unpin(cx));
             let next = match self.silence {
-                Some(silence) => timeout(silence, next).await,
-                None => Ok(next.await),
+                Some(silence) => patience::within(silence, next).await,
+                None => Some(next.await),
             };
             match next {
-                Ok(Some(Ok(message))) => return Ok(message),
-                Ok(Some(Err(error))) => {
+                Some(Some(Ok(message))) => return Ok(message),
+                Some(Some(Err(error))) => {
                     self.unreadable = true;
                     return Err(error.into());
                 }
-                Ok(None) => return Err(Lost::Left),
-                Err(_) if self.progress.received.bytes() == heard => return Err(Lost::Silent),
-                Err(_) => {}
+                Some(None) => return Err(Lost::Left),
+                None if self.progress.received.bytes() == heard => return Err(Lost::Silent),
+                None => {}
             }
         }
     }
@@ -332,7 +333,7 @@ where
             end_of_stream(&reader.shared).await;
         }
     };
-    let _ = timeout(patience, closing).await;
+    patience::within(patience, closing).await;
 }
 
 /// Says that nothing more will come, and drops all that does come until the other side says so too.

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::config::Connections;
+use crate::patience;
 
 /// Most bytes that the system holds unsent for a client: what a client doesn't take stays where it is bounded.
 const UNSENT: u32 = 32 << 10;
@@ -58,10 +58,10 @@ impl Drain {
         let mut done = pin!(done);
         loop {
             let before = taken.bytes();
-            match timeout(self.window, done.as_mut()).await {
-                Ok(done) => return Some(done),
-                Err(_) if taken.bytes() - before < self.least => return None,
-                Err(_) => {}
+            match patience::within(self.window, done.as_mut()).await {
+                Some(done) => return Some(done),
+                None if taken.bytes() - before < self.least => return None,
+                None => {}
             }
         }
     }
@@ -78,8 +78,14 @@ pub struct Wire<S> {
 }
 
 struct Waiting {
-    until: Pin<Box<Sleep>>,
+    window: Pin<Box<dyn Future<Output = ()> + Send>>,
     taken: u64,
+}
+
+impl Waiting {
+    fn new(window: Duration) -> Self {
+        Self { window: Box::pin(patience::sleep(window)), taken: 0 }
+    }
 }
 
 impl<S> Wire<S> {
@@ -100,14 +106,13 @@ impl<S> Wire<S> {
         }
         let Drain { window, least } = self.drain;
         loop {
-            let waiting = self.waiting.get_or_insert_with(|| Waiting { until: Box::pin(sleep(window)), taken: 0 });
-            ready!(waiting.until.as_mut().poll(cx));
-            if waiting.taken < least {
-                self.waiting = None;
+            let waiting = self.waiting.get_or_insert_with(|| Waiting::new(window));
+            ready!(waiting.window.as_mut().poll(cx));
+            let taken = waiting.taken;
+            self.waiting = None;
+            if taken < least {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes too little")));
             }
-            waiting.taken = 0;
-            waiting.until.as_mut().reset(Instant::now() + window);
         }
     }
 }
@@ -168,10 +173,13 @@ pub fn configure(stream: &TcpStream, drain: Drain) {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::poll;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::{Instant, advance, sleep};
 
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
     const WINDOW: Duration = Duration::from_secs(30);
 
     /// Writes `bytes` to a client that reads `pace` bytes a second.
@@ -235,6 +243,25 @@ mod tests {
             tokio::join!(async { client.read_exact(&mut [0; 1024]).await }, wire.write_all(b"last word"));
         last.unwrap();
         sent.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_takes_nothing_while_the_service_stands_still_and_is_not_given_up_for_that() {
+        let (mut client, server) = duplex(1024);
+        let mut wire = Wire::new(server, Drain::new(WINDOW, 100));
+        let mut sending = pin!(wire.write_all(&[0; 5000]));
+        for _ in 0..4 {
+            assert!(poll!(sending.as_mut()).is_pending());
+            client.read_exact(&mut [0; 1000]).await.unwrap();
+            advance(10 * WINDOW).await;
+        }
+        sending.await.unwrap();
+        // Nor where another task has to hand it on, and comes to it a little later.
+        let (drain, taken) = (Drain::new(WINDOW, 100), Counter::default());
+        let mut done = pin!(drain.watch(&taken, sleep(10 * WINDOW + SECOND)));
+        assert!(poll!(done.as_mut()).is_pending());
+        advance(10 * WINDOW).await;
+        assert_eq!(done.await, Some(()));
     }
 
     #[tokio::test]
