@@ -4,11 +4,12 @@ const SECOND = 1000;
 const MINUTE = 60 * SECOND;
 
 // `users` at once for `duration` ms, each with one session after the other. Where `shape` is left out all come at the
-// beginning, one every tenth of a second.
+// beginning, one every tenth of a second. `target`: what is made of their streams where nothing is said, `audio` if left out.
 export const PROFILES = {
   tiny: { users: 2, sessions: 1 },
   gate: { users: 10, duration: 2 * MINUTE },
-  standard: { users: 100, duration: 5 * MINUTE },
+  // What two processors can do with k6 on them.
+  standard: { users: 100, duration: 5 * MINUTE, target: 'copy' },
   steady: { users: 20, duration: 30 * MINUTE },
   soak: { users: 20, duration: 120 * MINUTE },
   ramp: { users: 100, duration: 10 * MINUTE, shape: [[0.5, 1], [0.25, 1], [0.25, 0]] },

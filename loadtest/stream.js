@@ -17,7 +17,7 @@ if (env.USERS) profile.users = Number(env.USERS);
 if (env.DURATION) profile.duration = milliseconds(env.DURATION);
 if (!(profile.users > 0)) throw new Error('USERS is a number');
 
-const target = env.TARGET || 'audio';
+const target = env.TARGET || profile.target || 'audio';
 if (!(target in TARGETS) && !target.startsWith('[')) throw new Error(`TARGET is one of ${Object.keys(TARGETS).join(', ')}, or a list of outputs`);
 if (!env.URL || !env.CLIP) throw new Error('URL (ws://…/v1/stream) and CLIP (a fragmented MP4) are needed');
 
