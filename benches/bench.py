@@ -50,7 +50,9 @@ class Bench:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.tools.mkdir(parents=True, exist_ok=True)
         self.command = "make bench-quick" if self.quick else "make bench" + (f" ONLY={arguments.only}" if arguments.only else "")
-        self.processors, self.commit = machine.processors(), machine.commit(TOP)
+        self.processors = machine.processors()
+        # Which tree a program that was named is of, nobody knows.
+        self.commit = "of `--program`" if arguments.program else machine.commit(TOP)
         self.clips = Clips(self)
         self.ffmpegs = peers.find_ffmpegs(self)
 
