@@ -1,6 +1,7 @@
 """Video copied, with and without its sound encoded again: what a segment of 2 s costs a running service, and what it costs where a
 process is started for it."""
 from . import peers
+from .processes import Failed
 from .results import median
 from .service import Service
 
@@ -51,8 +52,16 @@ def compare(bench, part, clip, outputs, sound, times):
     with Service(bench) as service:
         service.warm(bench.clips.beginning(clip, 4), outputs)
         for number in range(bench.rounds):
-            for name, way in ways.items():
-                taken[name].append(_segmill(service, long, outputs) if name == SEGMILL else way())
+            for name, way in list(ways.items()):
+                try:
+                    taken[name].append(_segmill(service, long, outputs) if name == SEGMILL else way())
+                except Failed as error:
+                    # A peer that can't do this clip leaves the others.
+                    if name == SEGMILL:
+                        raise
+                    bench.say(f"  {name} can't: {str(error).splitlines()[0]}")
+                    del ways[name], taken[name]
+                    continue
                 cpu, wall, peak = taken[name][-1]
                 bench.say(f"  round {number + 1}: {name}: {cpu * 1e3:.2f} ms of processor time, {wall * 1e3:.2f} ms by the clock, a segment")
         workers = service.peak_of_workers()
