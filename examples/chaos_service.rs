@@ -19,11 +19,11 @@ use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit}
 use segmill::allocator::{self, Allocator};
 use segmill::config::{Config, ServeArgs, USAGE};
 use segmill::ipc::FromWorker;
-use segmill::job::{EncodedSample, Failure, Job, Stats};
+use segmill::job::{EncodedSample, Failure, Stats};
 use segmill::media::{Format, Ticks};
 use segmill::server::service::{Service, workers};
 use segmill::worker::sink::Sink;
-use segmill::worker::transcode::{inventory, transcode};
+use segmill::worker::transcode::{Assignment, inventory};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -81,21 +81,21 @@ fn worker(folder: PathBuf) -> ExitCode {
     let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().expect("the socket"));
     segmill::worker::die_with_pool(&socket).expect("a thread");
     let raw = socket.try_clone().expect("a file number");
-    let ended = segmill::worker::serve(&socket, inventory, |job, sink| perform(&folder, &raw, job, sink));
+    let ended = segmill::worker::serve(&socket, inventory, |assignment, sink| perform(&folder, &raw, assignment, sink));
     if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn perform(folder: &Path, raw: &UnixStream, job: &Job, sink: Arc<dyn Sink>) -> Result<Stats, Failure> {
-    let marked = matches!(&job.track.format, Format::Video(video) if video.width == MARKED);
-    let Some(fault) = marked.then(|| taken(folder)).flatten() else { return transcode(job, sink) };
+fn perform(folder: &Path, raw: &UnixStream, assignment: Assignment<'_>, sink: Arc<dyn Sink>) -> Result<Stats, Failure> {
+    let marked = matches!(&assignment.job().track.format, Format::Video(video) if video.width == MARKED);
+    let Some(fault) = marked.then(|| taken(folder)).flatten() else { return assignment.transcode(sink) };
     if fault == "teardown" {
-        let stats = transcode(job, sink);
+        let stats = assignment.transcode(sink);
         // All is made, and the pipeline does not come down.
         std::mem::drop(stats);
         sleep();
     }
     let raw = raw.try_clone().expect("a file number");
-    transcode(job, Arc::new(Failing { sink, fault, raw, samples: AtomicU32::new(0) }))
+    assignment.transcode(Arc::new(Failing { sink, fault, raw, samples: AtomicU32::new(0) }))
 }
 
 /// What the next job of a marked session is to do.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +13,10 @@ use segmill::job::{Deinterlace, FailureCode, Job, Preset, VideoSpec, Work};
 use segmill::media::{
     AccessUnit, Chroma, Colour, Format, Hdr, Sync, Ticks, Timescale, Track, TrackId, Video, VideoCodec, Window,
 };
-use segmill::pool::{Claim, Config, Done, Observer, PoisonDir, Pool, QuarantineEvent, SessionId, StartError, Workers};
+use segmill::pool::{
+    Claim, Config, Done, HeadStart, HeadStartEvent, Observer, PoisonDir, Pool, QuarantineEvent, SessionId, StartError,
+    Workers,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
@@ -307,6 +310,110 @@ async fn closing_answers_every_job_and_kills_every_worker() {
 }
 
 #[tokio::test]
+async fn a_job_is_begun_before_it_is_whole_and_comes_out_as_if_it_had_been() {
+    let mut fixture = Fixture::start(|config| config.workers = 2).await;
+    let job = job(1, "good", 2);
+    let mut early = fixture.begin(&job).await.expect("nobody else wants a worker");
+    early.push(job.units[0].clone());
+    early.push(job.units[1].clone());
+    fixture.observer.until(|workers, _| workers.busy == 1).await;
+    assert!(early.is_of(&job));
+    let other = Job { window: Window { start: Ticks(1), ..job.window }, ..job.clone() };
+    assert!(!early.is_of(&other) && !early.is_of(&Job { units: job.units[1..].to_vec(), ..job.clone() }));
+    assert_right(&job, &early.finish(job.clone(), any()).await, 1);
+    assert_eq!(fixture.observer.head_starts.recv().await, Some(HeadStartEvent::Done));
+    assert_eq!(fixture.restarts().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn no_job_is_begun_early_where_another_may_want_the_worker() {
+    let mut fixture = Fixture::start(|_| ()).await;
+    let job = job(1, "good", 1);
+    assert!(fixture.begin(&job).await.is_none(), "there is but one");
+    fixture = Fixture::start(|config| config.workers = 2).await;
+    fixture.observer.until(|workers, _| workers.idle == 2).await;
+    let first = fixture.pool.begin(draft(&job), &Arc::default()).expect("one is left");
+    assert!(fixture.pool.begin(draft(&job), &Arc::default()).is_none(), "it is for whole ones");
+    drop(first);
+    let (_, running) = fixture.run_directed();
+    let held = fixture.director.asked().await;
+    fixture.observer.until(|workers, _| workers.idle == 1).await;
+    let first = fixture.pool.begin(draft(&job), &Arc::default()).expect("it has nothing to do");
+    fixture.observer.until(|workers, _| workers.busy == 2).await;
+    held.tell(b'e').await;
+    running.await.expect("no panic").result.expect("told to be good");
+    assert_right(&job, &first.finish(job.clone(), any()).await, 1);
+}
+
+#[tokio::test]
+async fn an_early_job_whose_worker_fails_is_done_by_another_and_two_of_them_are_its_end() {
+    let mut fixture = Fixture::start(|config| config.workers = 2).await;
+    for (faults, attempts) in [(&b"de"[..], 2), (b"ode", 3), (b"dx", 2)] {
+        let job = fixture.directed_job();
+        let mut early = fixture.begin(&job).await.expect("nobody else wants a worker");
+        early.push(job.units[0].clone());
+        let whole = job.clone();
+        let running = tokio::spawn(async move { early.finish(whole, any()).await });
+        for &fault in faults {
+            fixture.director.asked().await.tell(fault).await;
+        }
+        let done = running.await.expect("no panic");
+        assert_eq!(fixture.observer.head_starts.recv().await, Some(HeadStartEvent::Failed));
+        if faults.last() == Some(&b'e') {
+            // What had to know all of the job and did not is not held against it.
+            assert_right(&job, &done, attempts);
+        } else {
+            assert_eq!((code(&done), done.attempts), (Some(FailureCode::Poison), attempts));
+        }
+    }
+    // One that is begun now may be the same.
+    fixture.observer.until(|workers, _| workers.idle == 2).await;
+    assert!(fixture.pool.begin(draft(&job(9, "good", 1)), &Arc::default()).is_none());
+}
+
+#[tokio::test]
+async fn an_early_job_that_nobody_wants_costs_no_worker() {
+    let mut fixture = Fixture::start(|config| config.workers = 2).await;
+    let job = job(1, "good", 1);
+    let mut early = fixture.begin(&job).await.expect("nobody else wants a worker");
+    early.push(job.units[0].clone());
+    drop(early);
+    assert_eq!(fixture.observer.head_starts.recv().await, Some(HeadStartEvent::GivenUp));
+    assert_right(&job, &fixture.pool.run(job.clone(), any()).await, 1);
+    assert_eq!(fixture.restarts().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn an_early_job_leaves_its_worker_to_others_that_wait() {
+    let mut fixture = Fixture::start(|config| config.workers = 2).await;
+    let job = job(1, "good", 1);
+    let mut early = fixture.begin(&job).await.expect("nobody else wants a worker");
+    early.push(job.units[0].clone());
+    fixture.observer.until(|workers, _| workers.busy == 1).await;
+    let (_, first) = fixture.run_directed();
+    let held = fixture.director.asked().await;
+    let (_, second) = fixture.run_directed();
+    fixture.director.asked().await.tell(b'e').await;
+    second.await.expect("no panic").result.expect("told to be good");
+    assert_eq!(fixture.observer.head_starts.recv().await, Some(HeadStartEvent::GivenUp));
+    assert!(early.is_given_up());
+    assert_right(&job, &early.finish(job.clone(), any()).await, 1);
+    held.tell(b'e').await;
+    first.await.expect("no panic").result.expect("told to be good");
+    assert_eq!(fixture.restarts().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn closing_answers_an_early_job_too() {
+    let mut fixture = Fixture::start(|config| config.workers = 2).await;
+    let job = job(1, "good", 1);
+    let mut early = fixture.begin(&job).await.expect("nobody else wants a worker");
+    early.push(job.units[0].clone());
+    fixture.pool.close().await;
+    assert_eq!(code(&early.finish(job, any()).await), Some(FailureCode::Closed));
+}
+
+#[tokio::test]
 async fn a_dropped_pool_leaves_no_worker() {
     let mut fixture = Fixture::start(|_| ()).await;
     let (_, running) = fixture.run_directed();
@@ -506,6 +613,12 @@ impl Fixture {
         tokio::spawn(async move { pool.run(job, any()).await })
     }
 
+    /// The job without what is known of it at its end, once two workers are idle or one is all there are.
+    async fn begin(&mut self, job: &Job) -> Option<HeadStart> {
+        self.observer.until(|workers, _| workers.idle == 2 || workers.starting + workers.idle == 1).await;
+        self.pool.begin(draft(job), &Arc::new(AtomicBool::new(false)))
+    }
+
     /// All restarts there have been, once nothing observes any more.
     async fn restarts(self) -> Vec<&'static str> {
         let Self { pool, observer: Observed { mut restarts, .. }, .. } = self;
@@ -584,12 +697,14 @@ impl Asked {
 struct Recorder {
     restarts: mpsc::UnboundedSender<&'static str>,
     quarantine: mpsc::UnboundedSender<QuarantineEvent>,
+    head_starts: mpsc::UnboundedSender<HeadStartEvent>,
     state: watch::Sender<(Workers, usize)>,
 }
 
 struct Observed {
     restarts: mpsc::UnboundedReceiver<&'static str>,
     quarantine: mpsc::UnboundedReceiver<QuarantineEvent>,
+    head_starts: mpsc::UnboundedReceiver<HeadStartEvent>,
     state: watch::Receiver<(Workers, usize)>,
 }
 
@@ -597,9 +712,11 @@ impl Recorder {
     fn new() -> (Self, Observed) {
         let (restarts, seen) = mpsc::unbounded_channel();
         let (quarantine, seen_quarantine) = mpsc::unbounded_channel();
+        let (head_starts, seen_head_starts) = mpsc::unbounded_channel();
         let (state, seen_state) = watch::channel(Default::default());
-        let observed = Observed { restarts: seen, quarantine: seen_quarantine, state: seen_state };
-        (Self { restarts, quarantine, state }, observed)
+        let observed =
+            Observed { restarts: seen, quarantine: seen_quarantine, head_starts: seen_head_starts, state: seen_state };
+        (Self { restarts, quarantine, head_starts, state }, observed)
     }
 }
 
@@ -615,6 +732,10 @@ impl Observer for Recorder {
 
     fn quarantine(&self, event: QuarantineEvent) {
         let _ = self.quarantine.send(event);
+    }
+
+    fn head_start(&self, event: HeadStartEvent) {
+        let _ = self.head_starts.send(event);
     }
 
     fn queue(&self, jobs: usize, _media: Duration) {
@@ -637,6 +758,11 @@ fn assert_right(job: &Job, done: &Done, attempts: u32) {
         let kept = job.units.iter().filter(|unit| job.window.contains(unit.pts));
         assert_eq!(got, kept.map(|unit| (unit.pts, &unit.data)).collect::<Vec<_>>());
     }
+}
+
+/// As it is known before any of its units.
+fn draft(job: &Job) -> Job {
+    Job { units: Vec::new(), window: Window { end: Ticks(i64::MAX), ..job.window }, ..job.clone() }
 }
 
 fn code(done: &Done) -> Option<FailureCode> {

@@ -18,6 +18,7 @@ mod demux_resume;
 mod deploy;
 mod doctor;
 mod end_to_end;
+mod head_starts;
 mod hostile;
 mod http;
 mod jail;

@@ -2,7 +2,7 @@
 //!
 //! A frame is its length (u32, big-endian, not counting itself), a postcard header that says what it is, and a
 //! payload to the frame's end: media bytes never pass through a serialiser. To the worker go a job's header, its units
-//! and an end; back come, after one hello, the set-ups and samples as they are made, and one last word per job.
+//! and an end, the units of an open job as they come to be known; back come, after one hello, the set-ups and samples as they are made, and one last word per job.
 //!
 //! What a worker sends is hostile, for it has read strangers' media in C: every length is held against a bound before
 //! anything is allocated. Whether the frames make sense as an answer is for the pool to say.
@@ -44,14 +44,16 @@ pub enum Error {
 /// What the pool says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToWorker {
-    /// A job without its units; `units` is how many of them follow.
+    /// A job without its units; `units` is how many of them follow, None where that is not known yet.
     Job {
         job: Box<Job>,
-        units: u32,
+        units: Option<u32>,
     },
     Unit(AccessUnit),
-    /// The job is complete.
-    End,
+    /// The job is complete, and so long is its window.
+    End {
+        window_end: Ticks,
+    },
 }
 
 /// What the worker says.
@@ -74,7 +76,7 @@ pub enum FromWorker {
 enum ToWorkerHeader {
     Job(JobHeader),
     Unit { track: TrackId, pts: Ticks, dts: Ticks, duration: Option<Ticks>, sync: Sync },
-    End,
+    End { window_end: Ticks },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -82,7 +84,7 @@ struct JobHeader {
     id: u64,
     seq: u64,
     track: Track,
-    units: u32,
+    units: Option<u32>,
     window: Window,
     work: Work,
     threads: u32,
@@ -110,7 +112,7 @@ impl ToWorker {
                 let job = Box::new(Job { id, seq, track, units: Vec::new(), window, work, threads });
                 Ok(Self::Job { job, units })
             }
-            ToWorkerHeader::End => Ok(Self::End),
+            ToWorkerHeader::End { window_end } => Ok(Self::End { window_end }),
         }
     }
 }

@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{Error, FromWorker, JobHeader, PREFIX, ToWorkerHeader, length, put_head};
 use crate::job::Job;
+use crate::media::{AccessUnit, Ticks};
 
 /// Payloads shorter than this are copied behind their heads; longer ones are written from where they lie.
 const COPY_BELOW: usize = 4 << 10;
@@ -86,37 +87,80 @@ pub fn write_job_to(io: &mut impl std::io::Write, job: &Job) -> Result<(), Error
 }
 
 pub(super) fn encode_job(job: &Job, threads: u32) -> Result<Chunks, Error> {
-    let header = JobHeader {
-        id: job.id,
-        seq: job.seq,
-        track: job.track.clone(),
-        units: u32::try_from(job.units.len()).map_err(|_| Error::Malformed("more units than can be counted"))?,
-        window: job.window,
-        work: job.work.clone(),
-        threads,
-    };
+    let units = u32::try_from(job.units.len()).map_err(|_| Error::Malformed("more units than can be counted"))?;
     let mut chunks = Chunks::default();
     let mut heads = BytesMut::with_capacity(16 << 10);
-    put_head(&mut heads, &ToWorkerHeader::Job(header), 0)?;
+    put_job(&mut heads, job, Some(units), threads)?;
     for unit in &job.units {
-        let header = ToWorkerHeader::Unit {
-            track: unit.track,
-            pts: unit.pts,
-            dts: unit.dts,
-            duration: unit.duration,
-            sync: unit.sync,
-        };
-        put_head(&mut heads, &header, unit.data.len())?;
-        if unit.data.len() < COPY_BELOW {
-            heads.extend_from_slice(&unit.data);
-        } else {
-            chunks.push(heads.split().freeze());
-            chunks.push(unit.data.clone());
-        }
+        put_unit(&mut chunks, &mut heads, unit)?;
     }
-    put_head(&mut heads, &ToWorkerHeader::End, 0)?;
+    put_head(&mut heads, &ToWorkerHeader::End { window_end: job.window.end }, 0)?;
     chunks.push(heads.freeze());
     Ok(chunks)
+}
+
+fn put_job(heads: &mut BytesMut, job: &Job, units: Option<u32>, threads: u32) -> Result<(), Error> {
+    let (track, work) = (job.track.clone(), job.work.clone());
+    let header = JobHeader { id: job.id, seq: job.seq, track, units, window: job.window, work, threads };
+    put_head(heads, &ToWorkerHeader::Job(header), 0)
+}
+
+fn put_unit(chunks: &mut Chunks, heads: &mut BytesMut, unit: &AccessUnit) -> Result<(), Error> {
+    let header = ToWorkerHeader::Unit {
+        track: unit.track,
+        pts: unit.pts,
+        dts: unit.dts,
+        duration: unit.duration,
+        sync: unit.sync,
+    };
+    put_head(heads, &header, unit.data.len())?;
+    if unit.data.len() < COPY_BELOW {
+        heads.extend_from_slice(&unit.data);
+    } else {
+        chunks.push(heads.split().freeze());
+        chunks.push(unit.data.clone());
+    }
+    Ok(())
+}
+
+/// What is still to be written of a job that is open: its units are told as they come to be known.
+pub struct Open(Chunks);
+
+impl Open {
+    /// A job without its units, whose window ends later.
+    pub fn new(job: &Job, threads: u32) -> Result<Self, Error> {
+        let (mut chunks, mut heads) = (Chunks::default(), BytesMut::new());
+        put_job(&mut heads, job, None, threads)?;
+        chunks.push(heads.freeze());
+        Ok(Self(chunks))
+    }
+
+    pub fn unit(&mut self, unit: &AccessUnit) -> Result<(), Error> {
+        let mut heads = BytesMut::new();
+        put_unit(&mut self.0, &mut heads, unit)?;
+        if !heads.is_empty() {
+            self.0.push(heads.freeze());
+        }
+        Ok(())
+    }
+
+    /// That was all of it.
+    pub fn end(&mut self, window_end: Ticks) -> Result<(), Error> {
+        let mut heads = BytesMut::new();
+        put_head(&mut heads, &ToWorkerHeader::End { window_end }, 0)?;
+        self.0.push(heads.freeze());
+        Ok(())
+    }
+
+    pub fn is_written(&self) -> bool {
+        !self.0.has_remaining()
+    }
+
+    /// Writes what there is. Nothing is lost when the future is dropped.
+    pub async fn write(&mut self, io: &mut (impl AsyncWrite + Unpin)) -> Result<(), Error> {
+        io.write_all_buf(&mut self.0).await?;
+        Ok(())
+    }
 }
 
 /// Bytes in several places, written as one.

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 
 use super::fixtures::video_job;
 use super::pool_end::{self, encode_job};
+use super::worker_end::Part;
 use super::*;
 use crate::job::FailureCode;
 use crate::media::VideoCodec;
@@ -136,6 +137,28 @@ async fn a_job_is_written_whole_through_a_narrow_socket() {
     assert_eq!(worker_end::Reader::new(&wire[..]).read_job().expect("well-formed"), Some(job));
 }
 
+#[tokio::test]
+async fn the_units_of_an_open_job_come_as_they_are_told() {
+    let whole = Job { threads: 2, ..video_job(&[0, 2, 1], 1) };
+    let mut draft = Job { units: Vec::new(), ..whole.clone() };
+    draft.window.end = Ticks(i64::MAX);
+    let mut open = pool_end::Open::new(&draft, 2).expect("small enough");
+    for unit in &whole.units {
+        open.unit(unit).expect("small enough");
+    }
+    open.end(whole.window.end).expect("small enough");
+    let mut wire = Vec::new();
+    open.write(&mut wire).await.expect("no error in memory");
+    assert!(open.is_written());
+    let mut parts = worker_end::Reader::new(&wire[..]);
+    assert_eq!(parts.begin_job().expect("well-formed"), Some((draft, true)));
+    for unit in &whole.units {
+        assert_eq!(parts.read_part().expect("well-formed"), Part::Unit(unit.clone()));
+    }
+    assert_eq!(parts.read_part().expect("well-formed"), Part::End(whole.window.end));
+    assert_eq!(worker_end::Reader::new(&wire[..]).read_job().expect("well-formed"), Some(whole));
+}
+
 #[test]
 fn a_claim_is_refused_before_its_bytes_come() {
     let (_, error) = read_all(&u32::MAX.to_be_bytes(), 64, MAX_FRAME);
@@ -171,7 +194,7 @@ fn the_announced_number_of_units_is_binding() {
         let (track, window, work) = (job.track.clone(), job.window, job.work.clone());
         ToWorkerHeader::Job(JobHeader { id: 1, seq: 1, track, units, window, work, threads: 1 })
     };
-    put_head(&mut wire, &header(u32::MAX), 0).expect("small enough");
-    put_head(&mut wire, &ToWorkerHeader::End, 0).expect("small enough");
+    put_head(&mut wire, &header(Some(u32::MAX)), 0).expect("small enough");
+    put_head(&mut wire, &ToWorkerHeader::End { window_end: job.window.end }, 0).expect("small enough");
     assert!(matches!(worker_end::Reader::new(&wire[..]).read_job(), Err(Error::Malformed(_))));
 }

@@ -1,4 +1,4 @@
-//! The worker's end of the socket: blocking, reads whole jobs, writes frames as they are made.
+//! The worker's end of the socket: blocking, reads jobs whole or as they come, writes frames as they are made.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::time::{Duration, Instant};
@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{Error, FromWorker, MAX_FRAME, PREFIX, ToWorker, length};
 use crate::job::Job;
+use crate::media::{AccessUnit, Ticks};
 
 /// Frames are held back until there are this many bytes of them…
 const FLUSH_BYTES: usize = 64 << 10;
@@ -14,6 +15,14 @@ const FLUSH_BYTES: usize = 64 << 10;
 const FLUSH_AFTER: Duration = Duration::from_millis(250);
 /// Most space that is made ahead of the bytes that fill it.
 const RESERVE: usize = 1 << 20;
+
+/// A part of a job that is open.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Part {
+    Unit(AccessUnit),
+    /// That was the last unit; here the window ends.
+    End(Ticks),
+}
 
 /// Reads the pool's jobs.
 pub struct Reader<R> {
@@ -27,22 +36,50 @@ impl<R: Read> Reader<R> {
 
     /// The next job, whole; None where the socket is closed between jobs.
     pub fn read_job(&mut self) -> Result<Option<Job>, Error> {
+        let Some((mut job, open)) = self.begin_job()? else { return Ok(None) };
+        if !open {
+            return Ok(Some(job));
+        }
+        loop {
+            match self.read_part()? {
+                Part::Unit(unit) => job.units.push(unit),
+                Part::End(end) => {
+                    job.window.end = end;
+                    return Ok(Some(job));
+                }
+            }
+        }
+    }
+
+    /// The next job, and whether it is open: then its units and the end of its window are still to come, by
+    /// [`Self::read_part`]. None where the socket is closed between jobs.
+    pub fn begin_job(&mut self) -> Result<Option<(Job, bool)>, Error> {
         if self.io.fill_buf()?.is_empty() {
             return Ok(None);
         }
         let ToWorker::Job { mut job, units } = self.read()? else {
             return Err(Error::Malformed("not the header of a job"));
         };
-        job.units.reserve((units as usize).min(RESERVE / size_of::<crate::media::AccessUnit>()));
+        let Some(units) = units else { return Ok(Some((*job, true))) };
+        job.units.reserve((units as usize).min(RESERVE / size_of::<AccessUnit>()));
         for _ in 0..units {
-            match self.read()? {
-                ToWorker::Unit(unit) => job.units.push(unit),
-                _ => return Err(Error::Malformed("fewer units than announced")),
+            match self.read_part()? {
+                Part::Unit(unit) => job.units.push(unit),
+                Part::End(_) => return Err(Error::Malformed("fewer units than announced")),
             }
         }
-        match self.read()? {
-            ToWorker::End => Ok(Some(*job)),
+        match self.read_part()? {
+            Part::End(end) if end == job.window.end => Ok(Some((*job, false))),
             _ => Err(Error::Malformed("more units than announced")),
+        }
+    }
+
+    /// The next part of an open job.
+    pub fn read_part(&mut self) -> Result<Part, Error> {
+        match self.read()? {
+            ToWorker::Unit(unit) => Ok(Part::Unit(unit)),
+            ToWorker::End { window_end } => Ok(Part::End(window_end)),
+            ToWorker::Job { .. } => Err(Error::Malformed("a job within another")),
         }
     }
 

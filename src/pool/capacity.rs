@@ -19,6 +19,8 @@ const FIRST_NOMINAL: f64 = 0.25;
 const NEWEST: f64 = 0.2;
 /// Least nominal share, cores.
 const LEAST: f64 = 0.02;
+/// Of the processors, as much as all sessions may need where one still works ahead.
+const AT_EASE: f64 = 0.75;
 /// What the others may need in all for a session to be let in that needs more than there is.
 const NEXT_TO_NOTHING: f64 = 0.05;
 /// Sessions that may look in at a time while nothing can be held for them.
@@ -245,6 +247,16 @@ impl Reservation {
         self.capacity.has_room(&self.capacity.lock(), cores, self.id)
     }
 
+    /// Whether all sessions together leave the processors much to do nothing in, or there is no other.
+    pub fn is_at_ease(&self) -> bool {
+        let state = self.capacity.lock();
+        let made = |own: bool| {
+            let some = state.open.iter().filter(|(id, _)| own || **id != self.id);
+            some.filter_map(|(_, open)| open.share.made()).sum::<f64>()
+        };
+        made(true) <= self.capacity.0.cores * AT_EASE || made(false) <= NEXT_TO_NOTHING
+    }
+
     fn set(&self, state: &mut State, demand: Demand, now: Instant) {
         if let Some(open) = state.open.get_mut(&self.id) {
             open.share = Share::Settled(demand);
@@ -288,6 +300,17 @@ mod tests {
             reservation
         };
         demands.iter().map(settle).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_ease_is_who_is_alone_or_all_where_much_is_left() {
+        let (capacity, now) = (capacity(2.0), Instant::now());
+        let alone = settled(&capacity, &[1.9], now).remove(0);
+        assert!(alone.is_at_ease());
+        let other = settled(&capacity, &[0.1], now).remove(0);
+        assert!(!alone.is_at_ease() && !other.is_at_ease());
+        alone.update(1.9, 1.4, now);
+        assert!(alone.is_at_ease() && other.is_at_ease());
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,9 +18,10 @@ use tokio::time::{Instant, timeout};
 use super::collect::{Collector, reported};
 use super::hold::Hold;
 use super::{Config, StartError, collect, media, stderr};
-use crate::ipc::pool_end::{Reader, write_job};
+use crate::ipc::pool_end::{self, Reader, write_job};
 use crate::ipc::{self, FromWorker, MAX_FRAME, MAX_HELLO};
 use crate::job::{Failure, FailureCode, Inventory, Job, Outcome};
+use crate::media::AccessUnit;
 use crate::patience::{Patience, within};
 
 /// How long a killed process may take to go, and its last words to come.
@@ -95,63 +96,62 @@ impl Child {
 
     /// Has it do one job. After a failure it is of no further use.
     pub(super) async fn perform(&mut self, job: &Job, threads: u32, config: &Config) -> Result<Outcome, Failure> {
-        match self.converse(job, threads, config).await {
+        let sending = write_job(&mut self.writer, job, threads);
+        match converse(&mut self.reader, sending, Collector::new(job), (job, Instant::now()), config).await {
             Ok(outcome) => Ok(outcome),
-            Err(End::Failed(failure)) => Err(failure),
-            Err(End::Closed) => {
-                let (code, message) = self.epitaph().await;
-                Err(Failure::new(code, message))
-            }
+            Err(end) => Err(self.told(end).await),
         }
     }
 
-    async fn converse(&mut self, job: &Job, threads: u32, config: &Config) -> Result<Outcome, End> {
+    /// Begins with a job that has no units yet.
+    pub(super) fn begin(draft: &Job, threads: u32) -> Result<OpenJob, Failure> {
+        let open = pool_end::Open::new(draft, threads).map_err(too_large)?;
+        Ok(OpenJob { open, collector: Collector::new(draft), begun: Instant::now() })
+    }
+
+    /// Goes on with it by one step. Nothing is lost when the future is dropped. After a failure the worker is of no further
+    /// use.
+    pub(super) async fn go_on(&mut self, job: &mut OpenJob) -> Result<(), Failure> {
         let Self { reader, writer, .. } = self;
-        let mut collector = Collector::new(job);
-        let wall = config.wall_timeout.saturating_add(config.wall_per_media_second.saturating_mul(seconds(job)));
-        let start = Instant::now();
-        let (mut wall_clock, mut progress_clock) = (Patience::new(wall), Patience::new(config.progress_timeout));
-        let (mut sent, mut looked) = (false, start);
-        let mut sending = std::pin::pin!(write_job(writer, job, threads));
-        loop {
-            let over = [(progress_clock, "no progress", config.progress_timeout), (wall_clock, "not done", wall)];
-            if let Some((_, what, limit)) = over.into_iter().find(|(clock, ..)| clock.is_over()) {
-                return Err(failed(FailureCode::WorkerTimeout, format!("{what} in {limit:?}")));
-            }
-            let next = timeout(wall_clock.piece().min(progress_clock.piece()), async {
-                tokio::select! {
-                    biased;
-                    result = &mut sending, if !sent => Either::Left(result),
-                    frame = reader.read(MAX_FRAME) => Either::Right(frame),
-                }
-            });
-            let next = next.await;
-            let waited = looked.elapsed();
-            looked += waited;
-            wall_clock.spend(waited);
-            progress_clock.spend(waited);
-            let Ok(next) = next else { continue };
-            progress_clock = Patience::new(config.progress_timeout);
-            match next {
-                // It has taken the job.
-                Either::Left(result) => {
-                    sent = true;
-                    match result {
-                        // Reading tells why it does not listen any more.
-                        Ok(()) | Err(ipc::Error::Io(_)) => {}
-                        Err(error) => return Err(failed(FailureCode::BadMedia, error.to_string())),
-                    }
-                }
-                Either::Right(Ok(Some(frame))) => {
-                    let Some(stats) = collector.push(frame)? else { continue };
-                    if !sent || !reader.is_empty() {
-                        return Err(failed(FailureCode::WorkerProtocol, "it finished at the wrong time".into()));
-                    }
-                    collect::check_stats(&stats, job, start.elapsed(), config.cpus)?;
-                    return Ok(collector.into_outcome(stats));
-                }
-                Either::Right(Ok(None) | Err(ipc::Error::Io(_) | ipc::Error::Truncated)) => return Err(End::Closed),
-                Either::Right(Err(error)) => return Err(failed(FailureCode::WorkerProtocol, error.to_string())),
+        let waits = !job.open.is_written();
+        let end = tokio::select! {
+            biased;
+            written = job.open.write(writer), if waits => match written {
+                // Reading tells why it does not listen any more.
+                Ok(()) | Err(ipc::Error::Io(_)) => return Ok(()),
+                Err(error) => End::Failed(too_large(error)),
+            },
+            frame = reader.read(MAX_FRAME) => match frame {
+                Ok(Some(FromWorker::Finished(_))) => failed(FailureCode::WorkerProtocol, "it finished too soon".into()),
+                Ok(Some(frame)) => match job.collector.push(frame) {
+                    Ok(_) => return Ok(()),
+                    Err(failure) => End::Failed(failure),
+                },
+                Ok(None) | Err(ipc::Error::Io(_) | ipc::Error::Truncated) => End::Closed,
+                Err(error) => failed(FailureCode::WorkerProtocol, error.to_string()),
+            },
+        };
+        Err(self.told(end).await)
+    }
+
+    /// Has it finish that job, which is whole now.
+    pub(super) async fn finish(&mut self, open: OpenJob, job: &Job, config: &Config) -> Result<Outcome, Failure> {
+        let OpenJob { mut open, mut collector, begun } = open;
+        open.end(job.window.end).map_err(too_large)?;
+        collector.whole(job);
+        let sending = open.write(&mut self.writer);
+        match converse(&mut self.reader, sending, collector, (job, begun), config).await {
+            Ok(outcome) => Ok(outcome),
+            Err(end) => Err(self.told(end).await),
+        }
+    }
+
+    async fn told(&mut self, end: End) -> Failure {
+        match end {
+            End::Failed(failure) => failure,
+            End::Closed => {
+                let (code, message) = self.epitaph().await;
+                Failure::new(code, message)
             }
         }
     }
@@ -178,6 +178,82 @@ impl Child {
     }
 }
 
+/// A job on a worker that is not whole yet.
+pub(super) struct OpenJob {
+    open: pool_end::Open,
+    collector: Collector,
+    begun: Instant,
+}
+
+impl OpenJob {
+    /// One more unit of it is known.
+    pub(super) fn push(&mut self, unit: &AccessUnit) -> Result<(), Failure> {
+        self.open.unit(unit).map_err(too_large)?;
+        self.collector.sent_another();
+        Ok(())
+    }
+
+    /// How many pictures are made, in all renditions.
+    pub(super) fn made(&self) -> usize {
+        self.collector.least()
+    }
+}
+
+/// What is left of a job once all of it is known; `begun`: since when it has been at work.
+async fn converse(
+    reader: &mut Reader<OwnedReadHalf>,
+    sending: impl Future<Output = Result<(), ipc::Error>>,
+    mut collector: Collector,
+    (job, begun): (&Job, Instant),
+    config: &Config,
+) -> Result<Outcome, End> {
+    let wall = config.wall_timeout.saturating_add(config.wall_per_media_second.saturating_mul(seconds(job)));
+    let (mut wall_clock, mut progress_clock) = (Patience::new(wall), Patience::new(config.progress_timeout));
+    let (mut sent, mut looked) = (false, Instant::now());
+    let mut sending = std::pin::pin!(sending);
+    loop {
+        let over = [(progress_clock, "no progress", config.progress_timeout), (wall_clock, "not done", wall)];
+        if let Some((_, what, limit)) = over.into_iter().find(|(clock, ..)| clock.is_over()) {
+            return Err(failed(FailureCode::WorkerTimeout, format!("{what} in {limit:?}")));
+        }
+        let next = timeout(wall_clock.piece().min(progress_clock.piece()), async {
+            tokio::select! {
+                biased;
+                result = &mut sending, if !sent => Either::Left(result),
+                frame = reader.read(MAX_FRAME) => Either::Right(frame),
+            }
+        });
+        let next = next.await;
+        let waited = looked.elapsed();
+        looked += waited;
+        wall_clock.spend(waited);
+        progress_clock.spend(waited);
+        let Ok(next) = next else { continue };
+        progress_clock = Patience::new(config.progress_timeout);
+        match next {
+            // It has taken the job.
+            Either::Left(result) => {
+                sent = true;
+                match result {
+                    // Reading tells why it does not listen any more.
+                    Ok(()) | Err(ipc::Error::Io(_)) => {}
+                    Err(error) => return Err(failed(FailureCode::BadMedia, error.to_string())),
+                }
+            }
+            Either::Right(Ok(Some(frame))) => {
+                let Some(stats) = collector.push(frame)? else { continue };
+                if !sent || !reader.is_empty() {
+                    return Err(failed(FailureCode::WorkerProtocol, "it finished at the wrong time".into()));
+                }
+                collect::check_stats(&stats, job, begun.elapsed(), config.cpus)?;
+                return Ok(collector.into_outcome(stats));
+            }
+            Either::Right(Ok(None) | Err(ipc::Error::Io(_) | ipc::Error::Truncated)) => return Err(End::Closed),
+            Either::Right(Err(error)) => return Err(failed(FailureCode::WorkerProtocol, error.to_string())),
+        }
+    }
+}
+
 enum End {
     Failed(Failure),
     /// The socket has closed.
@@ -188,6 +264,11 @@ impl From<Failure> for End {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
     }
+}
+
+/// What can't be sent is the media's fault.
+fn too_large(error: ipc::Error) -> Failure {
+    Failure::new(FailureCode::BadMedia, error.to_string())
 }
 
 fn failed(code: FailureCode, message: String) -> End {

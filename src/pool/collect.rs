@@ -27,6 +27,8 @@ pub(super) struct Collector {
 
 struct Rendition {
     expected: Expected,
+    /// Samples that are taken.
+    most: usize,
     /// Most bytes of one sample: hardly more than what was coded.
     sample_limit: usize,
     set_up: bool,
@@ -42,6 +44,32 @@ enum Expected {
 }
 
 impl Expected {
+    /// By rendition of the job.
+    fn of(job: &Job) -> Vec<Self> {
+        match &job.work {
+            Work::Video { renditions, schedules, .. } => {
+                let kept = job.units.iter().map(|unit| unit.pts).filter(|pts| job.window.contains(*pts));
+                let mut pts: Vec<i64> = kept.map(|pts| pts.0).collect();
+                pts.sort_unstable();
+                let pts: Arc<[i64]> = pts.into();
+                let scheduled = |index: usize| schedules.get(index).and_then(Option::as_ref);
+                let of = |index| match scheduled(index) {
+                    Some(schedule) => schedule.shown.iter().map(|shown| shown.pts.0).collect(),
+                    None => pts.clone(),
+                };
+                (0..renditions.len()).map(of).map(Expected::Video).collect()
+            }
+            Work::Audio { renditions } => renditions
+                .iter()
+                .map(|spec| {
+                    let step = spec.frame_samples();
+                    let first = spec.origin.saturating_add(spec.first_frame.saturating_mul(step));
+                    Expected::Audio { first, step, frames: spec.frames as usize }
+                })
+                .collect(),
+        }
+    }
+
     fn len(&self) -> usize {
         match self {
             Self::Video(pts) => pts.len(),
@@ -67,41 +95,35 @@ impl Expected {
 
 impl Collector {
     pub(super) fn new(job: &Job) -> Self {
-        let expected: Vec<Expected> = match &job.work {
-            Work::Video { renditions, schedules, .. } => {
-                let kept = job.units.iter().map(|unit| unit.pts).filter(|pts| job.window.contains(*pts));
-                let mut pts: Vec<i64> = kept.map(|pts| pts.0).collect();
-                pts.sort_unstable();
-                let pts: Arc<[i64]> = pts.into();
-                let scheduled = |index: usize| schedules.get(index).and_then(Option::as_ref);
-                let of = |index| match scheduled(index) {
-                    Some(schedule) => schedule.shown.iter().map(|shown| shown.pts.0).collect(),
-                    None => pts.clone(),
-                };
-                (0..renditions.len()).map(of).map(Expected::Video).collect()
-            }
-            Work::Audio { renditions } => renditions
-                .iter()
-                .map(|spec| {
-                    let step = spec.frame_samples();
-                    let first = spec.origin.saturating_add(spec.first_frame.saturating_mul(step));
-                    Expected::Audio { first, step, frames: spec.frames as usize }
-                })
-                .collect(),
-        };
         let limits: Vec<usize> = match &job.work {
             Work::Video { renditions, .. } => renditions.iter().map(picture_limit).collect(),
             Work::Audio { renditions } => renditions.iter().map(frame_limit).collect(),
         };
-        let renditions = std::iter::zip(expected, limits)
-            .map(|(expected, sample_limit)| Rendition {
-                expected,
-                sample_limit,
-                set_up: false,
-                encoded: Encoded::default(),
-            })
-            .collect();
-        Self { renditions, bytes: 0 }
+        let renditions = std::iter::zip(Expected::of(job), limits).map(|(expected, sample_limit)| Rendition {
+            most: expected.len() + SLACK,
+            expected,
+            sample_limit,
+            set_up: false,
+            encoded: Encoded::default(),
+        });
+        Self { renditions: renditions.collect(), bytes: 0 }
+    }
+
+    /// Of a job that was not whole before, one more unit has been sent.
+    pub(super) fn sent_another(&mut self) {
+        self.renditions.iter_mut().for_each(|rendition| rendition.most += 1);
+    }
+
+    /// That job is whole.
+    pub(super) fn whole(&mut self, job: &Job) {
+        for (rendition, expected) in self.renditions.iter_mut().zip(Expected::of(job)) {
+            (rendition.most, rendition.expected) = (expected.len() + SLACK, expected);
+        }
+    }
+
+    /// How many samples of each rendition there are at least.
+    pub(super) fn least(&self) -> usize {
+        self.renditions.iter().map(|rendition| rendition.encoded.samples.len()).min().unwrap_or_default()
     }
 
     /// Takes the next frame; Some(stats) when it is the last and the outcome is whole.
@@ -126,7 +148,7 @@ impl Collector {
                 if sample.data.len() > rendition.sample_limit {
                     return Err(violation("a sample that is larger than what was coded"));
                 }
-                if rendition.encoded.samples.len() >= rendition.expected.len() + SLACK {
+                if rendition.encoded.samples.len() >= rendition.most {
                     return Err(violation("far more samples than were asked for"));
                 }
                 rendition.encoded.samples.push(sample);

@@ -10,6 +10,7 @@ mod capacity;
 mod child;
 mod collect;
 mod cost;
+mod head_start;
 mod hold;
 mod poison;
 mod projection;
@@ -32,11 +33,13 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::capacity::{Capacity, Full, Reservation};
 pub use self::cost::Costs;
+use self::head_start::Early;
+pub use self::head_start::{HeadStart, HeadStartEvent};
 pub use self::poison::PoisonDir;
 use self::projection::{Pace, Running};
 use self::quarantine::{Identity, Outline, Quarantine};
 use self::queue::{Load, Queue, Ticket};
-use self::supervisor::{Entry, Lesson, supervise};
+use self::supervisor::{Entry, Lesson, Tried, supervise};
 use crate::job::{Confinement, Failure, FailureCode, Inventory, Job, Layer, Outcome};
 use crate::media::VideoCodec;
 
@@ -152,6 +155,10 @@ pub trait Observer: Send + Sync {
     fn quarantine(&self, event: QuarantineEvent) {
         let _ = event;
     }
+    /// A job that was begun early has come to an end.
+    fn head_start(&self, event: HeadStartEvent) {
+        let _ = event;
+    }
     /// How many jobs wait, and how much media is in them.
     fn queue(&self, jobs: usize, media: Duration) {
         let _ = (jobs, media);
@@ -215,7 +222,7 @@ pub struct Done {
     pub attempts: u32,
     /// In all, for a place and for a worker.
     pub queued: Duration,
-    /// On workers, all attempts together.
+    /// On workers since the job was whole, all attempts together.
     pub transcode: Duration,
 }
 
@@ -275,6 +282,7 @@ struct Shared {
     config: Config,
     observer: Arc<dyn Observer>,
     queue: Queue<Entry>,
+    early: Early,
     costs: Costs,
     next_session: AtomicU64,
     workers: Mutex<Workers>,
@@ -298,6 +306,7 @@ impl Pool {
         let poison_dir = config.poison.clone();
         let shared = Arc::new(Shared {
             queue: Queue::new(config.queue_jobs),
+            early: Early::new(slots),
             costs: Costs::default(),
             next_session: AtomicU64::new(1),
             workers: Mutex::default(),
@@ -365,13 +374,18 @@ impl Pool {
         self.0.shared.projected(claim, cost, Instant::now())
     }
 
+    /// How long a job of that cost takes that has a worker for itself.
+    pub fn takes(&self, cost: Duration) -> Duration {
+        self.0.shared.takes(cost, Instant::now())
+    }
+
     /// Has the job done: waits for its turn in the queue, for a worker, and for the outcome. Sessions take turns by what
     /// their jobs cost; of one session the earliest deadline comes first. A job with `threads` 0 gets its share of the
     /// processors as it starts. One that has come to no worker by its deadline is [`FailureCode::Late`].
     ///
     /// To drop the future is to cancel the job.
     pub async fn run(&self, job: Job, claim: Claim) -> Done {
-        self.have_done(job, claim, Lesson::Learn).await
+        self.have_done(job, claim, Lesson::Learn, Tried::default()).await
     }
 
     /// Measures once how fast this machine is, against the one of the cost model's table, while no worker has anything
@@ -397,11 +411,12 @@ impl Pool {
         if queued > 0 || workers.busy > 0 {
             return None;
         }
-        let done = self.have_done(job, Claim { session: self.session(), deadline: None }, Lesson::None).await;
+        let claim = Claim { session: self.session(), deadline: None };
+        let done = self.have_done(job, claim, Lesson::None, Tried::default()).await;
         Some((done.result.ok()?, done.transcode))
     }
 
-    async fn have_done(&self, job: Job, claim: Claim, lesson: Lesson) -> Done {
+    async fn have_done(&self, job: Job, claim: Claim, lesson: Lesson, tried: Tried) -> Done {
         let shared = &*self.0.shared;
         let (job, known) = shared.in_quarantine(job).await;
         if known {
@@ -410,7 +425,7 @@ impl Pool {
         let (reply, mut done) = oneshot::channel();
         let leave = Leave { shared, ticket: shared.queue.ticket(claim) };
         let load = Load { cost: shared.costs.of(&job), media: media(&job) };
-        match shared.queue.push(leave.ticket, Entry::new(job, load, lesson, reply), load) {
+        match shared.queue.push(leave.ticket, Entry::new(job, load, lesson, tried, reply), load) {
             Ok(()) => shared.queue_changed(),
             Err(entry) => entry.answer(Err(closed())),
         }

@@ -138,6 +138,12 @@ impl Shared {
         begins_in(&running, ahead, workers) + takes(cost, self.threads_among(running.len() + items + 1))
     }
 
+    /// See [`super::Pool::takes`].
+    pub(super) fn takes(&self, cost: Duration, now: Instant) -> Duration {
+        let threads = self.threads_among(self.running().iter().flatten().count() + 1);
+        cost.div_f64(f64::from(threads.min(self.cores()).max(1)) * EFFICIENCY * self.share(now))
+    }
+
     /// What of a processor a thread gets: by the jobs that are done, and by those that are overdue.
     pub(super) fn share(&self, now: Instant) -> f64 {
         let overdue = self.running().iter().flatten().map(|running| running.at_most(now)).fold(1.0, f64::min);

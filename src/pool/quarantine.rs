@@ -34,6 +34,12 @@ impl Quarantine {
         self.jobs.push_back((outline, identity, now + MEMORY));
     }
 
+    /// Whether any job is remembered.
+    pub(super) fn is_empty(&mut self, now: Instant) -> bool {
+        self.jobs.retain(|(_, _, until)| now < *until);
+        self.jobs.is_empty()
+    }
+
     /// Whether a job of this outline may be one that is remembered.
     pub(super) fn may_hold(&mut self, outline: Outline, now: Instant) -> bool {
         self.jobs.retain(|(_, _, until)| now < *until);

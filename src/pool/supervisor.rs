@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
 use super::child::Child;
+use super::head_start;
 use super::projection::Running;
 use super::queue::{Load, Ticket};
 use super::{Done, Shared, StartError, State};
@@ -40,30 +41,50 @@ pub(super) struct Entry {
     reply: oneshot::Sender<Done>,
     /// Since when it waits.
     since: Instant,
-    attempts: u32,
     queued: Duration,
-    transcode: Duration,
+    tried: Tried,
+}
+
+/// How often a job was tried, and how that went.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tried {
+    pub attempts: u32,
+    /// On workers, in all.
+    pub transcode: Duration,
     /// How many of the attempts have cost a worker its life, or would have gone on for ever.
     kills: u32,
     /// How many of them were ended by somebody else.
     killed: u32,
+    /// How many of them say nothing of the job: those, and what was begun before all of it was known and had to know it.
+    excused: u32,
+}
+
+impl Tried {
+    /// Once, for so long.
+    pub(super) fn once(transcode: Duration) -> Self {
+        Self { attempts: 1, transcode, ..Self::default() }
+    }
+
+    /// An attempt has failed. `early`: it was begun before the job was whole.
+    pub(super) fn fail(&mut self, code: FailureCode, early: bool) {
+        let killed = code == FailureCode::WorkerKilled;
+        self.kills += u32::from(is_kill(code));
+        self.killed += u32::from(killed);
+        self.excused += u32::from(killed || early && code == FailureCode::FrameMismatch);
+    }
+
+    /// Whether it may be tried again after such a failure.
+    pub(super) fn has_another_try(&self, code: FailureCode) -> bool {
+        match code {
+            FailureCode::WorkerKilled => self.killed < MAX_KILLED,
+            code => code.retryable() && self.attempts.saturating_sub(self.excused) < MAX_ATTEMPTS,
+        }
+    }
 }
 
 impl Entry {
-    pub(super) fn new(job: Job, load: Load, lesson: Lesson, reply: oneshot::Sender<Done>) -> Self {
-        let zero = Duration::ZERO;
-        Self {
-            job,
-            load,
-            lesson,
-            reply,
-            since: Instant::now(),
-            attempts: 0,
-            queued: zero,
-            transcode: zero,
-            kills: 0,
-            killed: 0,
-        }
+    pub(super) fn new(job: Job, load: Load, lesson: Lesson, tried: Tried, reply: oneshot::Sender<Done>) -> Self {
+        Self { job, load, lesson, reply, since: Instant::now(), queued: Duration::ZERO, tried }
     }
 
     /// Its deadline has passed before a worker had it.
@@ -73,17 +94,9 @@ impl Entry {
     }
 
     pub(super) fn answer(self, result: Result<Outcome, Failure>) {
-        let Self { attempts, queued, transcode, .. } = self;
+        let Self { queued, tried: Tried { attempts, transcode, .. }, .. } = self;
         // Who has left needs no answer.
         let _ = self.reply.send(Done { result, attempts, queued, transcode });
-    }
-
-    /// Whether it may be tried again after such a failure.
-    fn has_another_try(&self, code: FailureCode) -> bool {
-        match code {
-            FailureCode::WorkerKilled => self.killed < MAX_KILLED,
-            code => code.retryable() && self.attempts.saturating_sub(self.killed) < MAX_ATTEMPTS,
-        }
     }
 }
 
@@ -144,6 +157,14 @@ async fn live(shared: &Shared, slot: usize, first: &mut Option<FirstStart>) -> L
             () = shared.stop.cancelled() => break "closed",
             cause = child.misbehaved() => break cause,
             next = shared.queue.pop() => next,
+            early = shared.early.pop() => {
+                worked = true;
+                seat.set(State::Busy);
+                match head_start::work(shared, slot, &mut child, early).await {
+                    Some(cause) => break cause,
+                    None => continue,
+                }
+            }
         };
         shared.queue_changed();
         if entry.reply.is_closed() {
@@ -224,7 +245,7 @@ async fn work(
     let started = Instant::now();
     let threads = if entry.job.threads == 0 { shared.threads() } else { entry.job.threads };
     let _running = shared.run(slot, Running { cost: entry.load.cost, since: started, threads });
-    entry.attempts += 1;
+    entry.tried.attempts += 1;
     entry.queued += started - entry.since;
     let result = tokio::select! {
         biased;
@@ -232,7 +253,7 @@ async fn work(
         () = entry.reply.closed() => return Some("cancelled"),
         result = child.perform(&entry.job, threads, &shared.config) => result,
     };
-    entry.transcode += started.elapsed();
+    entry.tried.transcode += started.elapsed();
     let failure = match result {
         Ok(outcome) => {
             if entry.lesson == Lesson::Learn {
@@ -251,7 +272,7 @@ async fn work(
         pid = child.pid(),
         job = entry.job.id,
         seq = entry.job.seq,
-        attempt = entry.attempts,
+        attempt = entry.tried.attempts,
         cause,
         message = %failure.message.escape_debug(),
         "job failed"
@@ -262,16 +283,15 @@ async fn work(
 
 /// Tries a failed job again, or answers it.
 async fn settle(shared: &Shared, ticket: Ticket, mut entry: Entry, failure: Failure) {
-    entry.kills += u32::from(is_kill(failure.code));
-    entry.killed += u32::from(failure.code == FailureCode::WorkerKilled);
-    if entry.has_another_try(failure.code) {
+    entry.tried.fail(failure.code, false);
+    if entry.tried.has_another_try(failure.code) {
         entry.since = Instant::now();
         let load = entry.load;
         match shared.queue.push_back_in_turn(ticket, entry, load) {
             Ok(()) => shared.queue_changed(),
             Err(entry) => entry.answer(Err(failure)),
         }
-    } else if entry.kills >= MAX_ATTEMPTS {
+    } else if entry.tried.kills >= MAX_ATTEMPTS {
         let message = format!("two workers died of it, the second by {}: {}", failure.code.code(), failure.message);
         // Before the answer: who sends the same again finds it there.
         shared.put_in_quarantine(entry.job.clone()).await;

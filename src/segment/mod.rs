@@ -17,6 +17,7 @@ mod video_lane;
 pub use audio_clock::AudioClock;
 pub use point::{AudioPoint, Entry, Mark, Point, VideoPoint};
 pub use segmenter::Segmenter;
+pub use video_lane::Foreseen;
 
 use crate::media::{AccessUnit, Ticks, Timescale, Track, TrackId, Window};
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::audio_lane::AudioLane;
 use super::epoch::{Epoch, Piece, Stands};
 use super::point::{AudioPoint, Entry, Gate, Mark, Point, VideoPoint};
-use super::video_lane::{Picture, VideoLane};
+use super::video_lane::{Foreseen, Picture, VideoLane};
 use super::{Error, Segment, Settings, Tracks};
 use crate::media::{AccessUnit, Sync, Ticks, Timescale, Track, TrackId};
 
@@ -145,6 +145,13 @@ impl Segmenter {
     /// The next complete segment.
     pub fn poll(&mut self) -> Option<Segment> {
         self.ready.pop_front()
+    }
+
+    /// What has come of the video's next segment, where it is certain to be that segment's and more is to come on the same
+    /// timeline.
+    pub fn foreseen(&self) -> Option<Foreseen<'_>> {
+        let only = self.epochs.front().filter(|_| self.epochs.len() == 1 && !self.finished)?;
+        only.video.as_ref()?.foreseen()
     }
 
     /// The number that the next segment will have.

@@ -84,6 +84,20 @@ struct Before {
     dts: Option<Ticks>,
 }
 
+/// The part of a segment that has come before the rest of it.
+pub struct Foreseen<'a> {
+    pub start: Ticks,
+    units: &'a VecDeque<Picture>,
+    certain: usize,
+}
+
+impl Foreseen<'_> {
+    /// The units from that one on, in decode order.
+    pub fn units(&self, from: usize) -> impl Iterator<Item = &AccessUnit> {
+        self.units.range(from.min(self.certain)..self.certain).map(|picture| &picture.unit)
+    }
+}
+
 /// A sync sample at which to cut.
 #[derive(Debug, Clone, Copy)]
 struct Point {
@@ -208,6 +222,15 @@ impl VideoLane {
         self.seed = gop.first().map(|picture| (picture.mark, picture.before));
         self.units = gop.into();
         self.next = self.own;
+    }
+
+    /// What is certain to be the next segment's, in decode order, and where its window starts: where that begins with a closed
+    /// sync sample and follows another on this timeline. At least one unit.
+    pub fn foreseen(&self) -> Option<Foreseen<'_>> {
+        let first = self.units.front().filter(|_| self.own == 0 && self.beginning == Beginning::Past)?;
+        let start = self.start.filter(|start| first.opens == Sync::Idr && first.unit.pts == *start)?;
+        let certain = self.cut.map_or(self.units.len(), |point| point.at);
+        Some(Foreseen { start, units: &self.units, certain })
     }
 
     /// The pictures since the last sync sample, it included.

@@ -20,10 +20,10 @@ use super::retire::Watcher;
 use super::router::router;
 use crate::config::{Config, Resume, SandboxMode};
 use crate::job::{Confinement, Layer};
-use crate::pool::{self, Capacity, Observer, PoisonDir, Pool, QuarantineEvent, Workers};
+use crate::pool::{self, Capacity, HeadStartEvent, Observer, PoisonDir, Pool, QuarantineEvent, Workers};
 use crate::session::{Context, Scratch, Settings, Tokens};
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::{Quarantined, WorkerState};
+use crate::telemetry::metrics::{HeadStarted, Quarantined, WorkerState};
 
 /// Of the processors, how much sessions may need: the rest is for the service itself, and for jobs that take longer than
 /// foreseen.
@@ -308,6 +308,14 @@ impl Observer for Gauges {
         self.metrics.quarantined(match event {
             QuarantineEvent::Added => Quarantined::Added,
             QuarantineEvent::Answered => Quarantined::Answered,
+        });
+    }
+
+    fn head_start(&self, event: HeadStartEvent) {
+        self.metrics.head_started(match event {
+            HeadStartEvent::Done => HeadStarted::Done,
+            HeadStartEvent::GivenUp => HeadStarted::GivenUp,
+            HeadStartEvent::Failed => HeadStarted::Failed,
         });
     }
 

@@ -55,6 +55,10 @@ impl Fate {
 pub(super) struct Level(Vec<Fate>);
 
 impl Level {
+    pub fn is_as_asked(&self) -> bool {
+        self.0.iter().all(|fate| matches!(fate, Fate::AsAsked))
+    }
+
     /// Of the plan's rendition at `index`. Where nothing is degraded, all are as asked.
     pub fn fate(&self, index: usize) -> Fate {
         self.0.get(index).copied().unwrap_or(Fate::AsAsked)
@@ -253,6 +257,10 @@ impl Degrader {
         self.go_down(takes.len() - 1);
         let least = takes.iter().rposition(Option::is_some).unwrap_or(0);
         if waits < left { Choice::Level(least) } else { Choice::Late(least) }
+    }
+
+    pub fn is_at_best(&self) -> bool {
+        self.level == 0
     }
 
     fn go_back(&mut self) -> usize {

@@ -17,8 +17,8 @@ use crate::job::{Failure, FailureCode};
 use crate::ladder::Plan;
 use crate::media::{Hdr, Ticks, Timescale};
 use crate::protocol::{
-    Degraded, DegradedWhat, DegradedWhy, Done, ErrorMessage, MoveReason, Moved, Receipt, Resume, SegmentError,
-    SegmentOutcome, ServerMessage,
+    Degraded, DegradedWhat, DegradedWhy, Done, ErrorMessage, MoveReason, Moved, Pressure, Receipt, Resume,
+    SegmentError, SegmentOutcome, ServerMessage,
 };
 use crate::telemetry::metrics::Direction;
 
@@ -27,7 +27,7 @@ pub(super) async fn run(
     context: Arc<Context>,
     (caller, survival): (Caller, Option<Survival>),
     mut slots: Receiver<Slot>,
-    (mut notices, leaving): (Receiver<ServerMessage>, Leaving),
+    (mut notices, leaving): (Receiver<Pressure>, Leaving),
     outlet: impl Outlet,
 ) -> Ended {
     let mut delivery = Delivery::new(context, caller, survival, leaving, outlet);
@@ -35,7 +35,7 @@ pub(super) async fn run(
     let ended = loop {
         let slot = tokio::select! {
             biased;
-            Some(notice) = notices.recv() => match delivery.message(notice).await {
+            Some(notice) = notices.recv() => match delivery.message(ServerMessage::Pressure(notice)).await {
                 Ok(()) => continue,
                 Err(gone) => break gone.into(),
             },
@@ -112,12 +112,12 @@ impl<O: Outlet> Delivery<O> {
     }
 
     /// One segment: its new inits, its media, its receipt.
-    async fn segment(&mut self, mut pending: Pending, notices: &mut Receiver<ServerMessage>) -> Result<(), Ended> {
+    async fn segment(&mut self, mut pending: Pending, notices: &mut Receiver<Pressure>) -> Result<(), Ended> {
         let mut leaving = self.leaving.clone();
         let made = loop {
             tokio::select! {
                 biased;
-                Some(notice) = notices.recv() => self.message(notice).await?,
+                Some(notice) = notices.recv() => self.message(ServerMessage::Pressure(notice)).await?,
                 made = &mut pending.made => break made,
                 reason = leaves(&mut leaving) => return Err(Ended::Moved(reason)),
             }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::ahead::Ahead;
 use super::captions::Captions;
 use super::events::{Held as HeldEvents, Riding};
 use super::live::Live;
@@ -21,7 +22,7 @@ use crate::ladder::{self, Plan};
 use crate::media::demux::{self, Demuxer, Event};
 use crate::media::{self, DataUnit, Track};
 use crate::pool::Reservation;
-use crate::protocol::{Mode, Pressure, PressureLevel, ServerMessage, Tracks};
+use crate::protocol::{Mode, Pressure, PressureLevel, Tracks};
 use crate::segment::{self, Point, Segment, Segmenter};
 use crate::telemetry::metrics::{Held, Operation};
 
@@ -33,7 +34,7 @@ pub(super) struct Ways<'a> {
     /// In order: the plan, the segments, and how it ended.
     pub queue: Sender<Slot>,
     /// Ahead of the order: pressure.
-    pub notices: Sender<ServerMessage>,
+    pub notices: Sender<Pressure>,
     pub leaving: Leaving,
     /// Where what the session needs is taken note of.
     pub reservation: &'a Reservation,
@@ -94,6 +95,7 @@ pub(super) async fn run(
         source: None,
         tracks: Vec::new(),
         planner: Planner::default(),
+        ahead: Ahead::default(),
         events: HeldEvents::default(),
         next_seq: 1,
         places,
@@ -130,6 +132,7 @@ struct Intake<'a> {
     /// As they were told last.
     tracks: Vec<Track>,
     planner: Planner,
+    ahead: Ahead,
     /// What rides along, for the next segment.
     events: HeldEvents,
     next_seq: u64,
@@ -168,9 +171,16 @@ struct Source {
     segmenter: Segmenter,
 }
 
+impl Source {
+    /// Whether pictures are made.
+    fn is_transcoded(&self) -> bool {
+        self.plan.video.as_ref().is_some_and(|video| !video.renditions.is_empty())
+    }
+}
+
 impl Intake<'_> {
     /// What is to be the last in the queue.
-    async fn read(mut self, incoming: impl Stream<Item = Result<Incoming, Fatal>> + Send) -> Result<Slot, Fatal> {
+    async fn read(&mut self, incoming: impl Stream<Item = Result<Incoming, Fatal>> + Send) -> Result<Slot, Fatal> {
         tokio::pin!(incoming);
         let mut leaving = self.ways.leaving.clone();
         loop {
@@ -256,10 +266,20 @@ impl Intake<'_> {
                     let Some(source) = &mut self.source else { continue };
                     source.segmenter.push(unit).map_err(|error| Fatal::new(error.code(), error.to_string()))?;
                     self.segments().await?;
+                    self.look_ahead();
                 }
             }
         }
         Ok(())
+    }
+
+    /// Has the live segment that is still coming worked on, where that costs nobody anything.
+    fn look_ahead(&mut self) {
+        let Some(source) = self.source.as_ref().filter(|source| source.is_transcoded()) else { return };
+        if self.caller.op == Operation::Stream && self.live.has_all_asked_for() {
+            let who = (&self.context.pool, &self.live);
+            self.ahead.go_on(who, &source.plan, &mut self.planner, &source.segmenter);
+        }
     }
 
     /// Held for the segment that is cut next.
@@ -323,7 +343,7 @@ impl Intake<'_> {
             Fatal::new("full", full.to_string())
         })?;
         let plan = Arc::new(plan);
-        self.planner = Planner::default();
+        (self.planner, self.ahead) = (Planner::default(), Ahead::default());
         self.source = Some(Source { plan: plan.clone(), segmenter });
         self.tracks = tracks;
         self.hand_on(Slot::Plan(plan, Box::new(message))).await
@@ -381,11 +401,12 @@ impl Intake<'_> {
         };
         let counted = self.context.metrics.segment_in_flight();
         let claim = self.live.claim(complete_at.into());
-        let decision = self.live.decide(&plan, &segment, &jobs, claim);
+        let early = self.ahead.take(&segment);
+        let decision = self.live.decide(&plan, &segment, &jobs, claim, early.as_ref());
         let pixels = if decision.late { 0 } else { jobs.pixels(&decision.level) };
         let context = self.context.clone();
         let deadline = claim.deadline.map(|by| by.into_std() - complete_at);
-        let made = async move { jobs.run(&context.pool, claim, decision).await };
+        let made = async move { jobs.run(&context.pool, claim, decision, early).await };
         let pending = Pending {
             segment,
             captions,
@@ -432,7 +453,7 @@ impl Intake<'_> {
             return;
         }
         let pressure = Pressure { level, queued_ms: queued.as_millis() as u64 };
-        if self.ways.notices.try_send(ServerMessage::Pressure(pressure)).is_ok() {
+        if self.ways.notices.try_send(pressure).is_ok() {
             self.pressed = level;
         }
     }

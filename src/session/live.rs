@@ -8,7 +8,7 @@ use super::degrade::{Choice, Degrader, Level, Time};
 use super::work::{self, Jobs};
 use crate::ladder::Plan;
 use crate::media::Ticks;
-use crate::pool::{Claim, Full, Pool, Reservation, SessionId};
+use crate::pool::{Claim, Full, HeadStart, Pool, Reservation, SessionId};
 use crate::protocol::Mode;
 use crate::segment::Segment;
 
@@ -68,18 +68,39 @@ impl<'a> Live<'a> {
         self.reservation.settle(self.demand, Instant::now())
     }
 
+    /// Whether the processors have much to do nothing in.
+    pub fn is_at_ease(&self) -> bool {
+        self.reservation.is_at_ease()
+    }
+
+    /// Whether it is live, and was last made as asked.
+    pub fn has_all_asked_for(&self) -> bool {
+        let best = self.levels.as_ref().is_none_or(|(_, degrader)| degrader.is_at_best());
+        self.mode == Mode::Live && best
+    }
+
     /// In `live` mode a segment is wanted by a deadline.
     pub fn claim(&self, complete_at: Instant) -> Claim {
         let deadline = (self.mode == Mode::Live).then(|| complete_at + self.deadline);
         Claim { session: self.session, deadline }
     }
 
-    /// What the segment is made at: all as asked, save in `live` mode. Takes note of what the session needs for it.
-    pub fn decide(&mut self, plan: &Plan, segment: &Segment, jobs: &Jobs, claim: Claim) -> Decision {
+    /// What the segment is made at: all as asked, save in `live` mode. Takes note of what the session needs for it. `early`:
+    /// what has been begun of it.
+    pub fn decide(
+        &mut self,
+        plan: &Plan,
+        segment: &Segment,
+        jobs: &Jobs,
+        claim: Claim,
+        early: Option<&HeadStart>,
+    ) -> Decision {
         let Some(deadline) = claim.deadline else { return Decision::default() };
         let lasts = media(segment);
         let decision = if jobs.video.is_some() {
-            self.choose(plan, segment, jobs, (claim, deadline))
+            let left = jobs.video.as_ref().zip(early).filter(|(job, early)| early.is_of(job));
+            let left = left.map(|(job, early)| early.left(job));
+            self.choose(plan, segment, jobs, (claim, deadline), left)
         } else {
             Decision::default()
         };
@@ -87,7 +108,15 @@ impl<'a> Live<'a> {
         decision
     }
 
-    fn choose(&mut self, plan: &Plan, segment: &Segment, jobs: &Jobs, (claim, deadline): (Claim, Instant)) -> Decision {
+    /// `left`: the part of the work that is still to be done, where a worker has begun with all that was asked for.
+    fn choose(
+        &mut self,
+        plan: &Plan,
+        segment: &Segment,
+        jobs: &Jobs,
+        (claim, deadline): (Claim, Instant),
+        left: Option<f64>,
+    ) -> Decision {
         let (pool, lasts) = (&self.pool, media(segment));
         let (levels, degrader) = self.levels.get_or_insert_with(|| {
             let levels = jobs.levels(plan, |job| pool.costs().of(job));
@@ -96,18 +125,22 @@ impl<'a> Live<'a> {
         });
         let costs = |level: &Level| jobs.cost_at(level, |job| pool.costs().of(job));
         let possible = |level: &&Level| segment.video.as_ref().is_none_or(|cut| level.can_be_of(cut));
-        let takes = |level: &Level| costs(level).map_or(Duration::ZERO, |cost| pool.projected(claim, cost));
+        let takes = |level: &Level| match (costs(level), left.filter(|_| level.is_as_asked())) {
+            (None, _) => Duration::ZERO,
+            (Some(cost), Some(left)) => pool.takes(cost.mul_f64(left)),
+            (Some(cost), None) => pool.projected(claim, cost),
+        };
         let has_room = |level: &Level| self.reservation.has_room(pool.demand(costs(level).unwrap_or_default(), lasts));
-        let left = deadline.saturating_duration_since(Instant::now());
+        let time_left = deadline.saturating_duration_since(Instant::now());
         let choice = degrader.next(
-            Time { left, waits: pool.projected(claim, Duration::ZERO), lasts },
+            Time { left: time_left, waits: pool.projected(claim, Duration::ZERO), lasts },
             |index| levels.get(index).filter(possible).map(takes),
             |index| levels.get(index).is_some_and(has_room),
         );
         let (Choice::Level(index) | Choice::Late(index)) = choice;
         let level = levels.get(index).cloned().unwrap_or_default();
         let free = levels.iter().skip(index + 1).filter(|level| level.is_free()).find(possible);
-        let instead = free.map(|free| (free.clone(), deadline - (left / KEPT).min(MOST_KEPT)));
+        let instead = free.map(|free| (free.clone(), deadline - (time_left / KEPT).min(MOST_KEPT)));
         Decision { level, late: matches!(choice, Choice::Late(_)), instead }
     }
 

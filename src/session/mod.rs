@@ -4,6 +4,7 @@
 //! places are taken it stops reading, and that is the only backpressure. [`delivery`] waits for the segments in
 //! order, muxes and sends them. Sockets and HTTP bodies stay outside, behind [`Incoming`] and [`Outlet`].
 
+mod ahead;
 mod allowance;
 mod captions;
 mod degrade;

@@ -13,7 +13,7 @@ use crate::job::{AudioSpec, Failure, FailureCode, Job, Outcome, Schedule, VideoS
 use crate::ladder::{AudioTarget, Plan};
 use crate::media::codec::hdr;
 use crate::media::{AccessUnit, Format, Hdr, Sync, Ticks, Timescale, Track, Window};
-use crate::pool::{Claim, Done, Pool};
+use crate::pool::{Claim, Done, HeadStart, Pool};
 use crate::segment::{Cut, Segment};
 
 /// What is pinned for a whole session, so that every segment's encoders make the same set-up.
@@ -118,6 +118,26 @@ impl Planner {
         });
         let audio = audio.collect();
         Jobs { video, schedules, hdr, audio }
+    }
+
+    /// A job of the video's next segment of which as yet only the beginning is known; None where it depends on more.
+    pub fn draft(&mut self, plan: &Plan, start: Ticks) -> Option<Job> {
+        let video = plan.video.as_ref().filter(|video| !video.renditions.is_empty())?;
+        let scheduled = video.renditions.iter().any(|spec| spec.fps.is_some());
+        if scheduled || video.source.has_fields() {
+            return None;
+        }
+        let frame_rate = self.pinned.frame_rate?;
+        let hdr = if video.source.colour.is_hdr() { self.pinned.hdr? } else { video.source.hdr };
+        let mut track = video.track.clone();
+        if let Format::Video(video) = &mut track.format {
+            video.hdr = hdr;
+        }
+        let (renditions, schedules) = (video.renditions.clone(), vec![None; video.renditions.len()]);
+        let work = Work::Video { frame_rate, renditions, schedules };
+        self.next_id += 1;
+        let window = Window { start, end: Ticks(i64::MAX) };
+        Some(Job { id: self.next_id, seq: 0, track, units: Vec::new(), window, work, threads: 0 })
     }
 
     /// The container's word, and where it is silent the first unit's.
@@ -258,7 +278,8 @@ impl Jobs {
     }
 
     /// Runs all jobs side by side, the sound's first: they are short, and never made of less.
-    pub async fn run(mut self, pool: &Pool, claim: Claim, decision: Decision) -> Made {
+    /// `early`: what has been begun of the video.
+    pub async fn run(mut self, pool: &Pool, claim: Claim, decision: Decision, early: Option<HeadStart>) -> Made {
         let Decision { mut level, late, instead } = decision;
         self.video = self.video_at(&level);
         if late {
@@ -273,7 +294,14 @@ impl Jobs {
             }
         };
         let audio = futures_util::future::join_all(self.audio.into_iter().map(run));
-        let (audio, mut video) = tokio::join!(audio, run(self.video));
+        let early = early.filter(|early| self.video.as_ref().is_some_and(|job| early.is_of(job)));
+        let video = async {
+            match (early, self.video) {
+                (Some(early), Some(job)) => Some(early.finish(job, claim).await),
+                (_, job) => run(job).await,
+            }
+        };
+        let (audio, mut video) = tokio::join!(audio, video);
         let waited = video.as_ref().map(|done| done.queued).unwrap_or_default();
         let is_late = |done: &Done| done.result.as_ref().is_err_and(|failure| failure.code == FailureCode::Late);
         if let Some((free, _)) = instead

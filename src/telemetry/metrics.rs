@@ -83,6 +83,16 @@ pub enum Quarantined {
     Answered,
 }
 
+/// What came of a job that was begun before it was whole: label `outcome`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadStarted {
+    /// It was finished.
+    Done,
+    /// Nobody wanted it any more, or others waited for a worker.
+    GivenUp,
+    Failed,
+}
+
 /// What a worker process does: label `state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerState {
@@ -205,6 +215,11 @@ impl Metrics {
         self.0.instruments.quarantined_jobs.add(1, &[event.label()]);
     }
 
+    /// A job that was begun early has ended.
+    pub fn head_started(&self, outcome: HeadStarted) {
+        self.0.instruments.head_starts.add(1, &[outcome.label()]);
+    }
+
     /// Pictures that came in inside a segment, or went out in one rendition.
     pub fn frames(&self, direction: Direction, count: u64) {
         self.0.instruments.frames.add(count, &[direction.label()]);
@@ -311,6 +326,9 @@ impl Metrics {
         for event in [Quarantined::Added, Quarantined::Answered] {
             self.0.instruments.quarantined_jobs.add(0, &[event.label()]);
         }
+        for outcome in [HeadStarted::Done, HeadStarted::GivenUp, HeadStarted::Failed] {
+            self.0.instruments.head_starts.add(0, &[outcome.label()]);
+        }
         for what in DegradedWhat::ALL {
             self.0.instruments.degraded.add(0, &[KeyValue::new("what", what.name())]);
         }
@@ -397,6 +415,7 @@ struct Instruments {
     backpressure: Counter<f64>,
     worker_restarts: Counter<u64>,
     quarantined_jobs: Counter<u64>,
+    head_starts: Counter<u64>,
     frames: Counter<u64>,
     events: Counter<u64>,
     events_dropped: Counter<u64>,
@@ -447,6 +466,7 @@ impl Instruments {
                 "segmill_quarantined_jobs_total",
                 "Jobs of which two workers died, and such jobs that came again.",
             ),
+            head_starts: count("segmill_head_starts_total", "Jobs that were begun before their segment was whole."),
             frames: count("segmill_frames_total", "Pictures in, and pictures out over all renditions."),
             events: count("segmill_events_total", "Events that were told to clients."),
             events_dropped: count(
@@ -587,6 +607,17 @@ impl Quarantined {
     }
 }
 
+impl HeadStarted {
+    fn label(self) -> KeyValue {
+        let outcome = match self {
+            Self::Done => "done",
+            Self::GivenUp => "given_up",
+            Self::Failed => "failed",
+        };
+        KeyValue::new("outcome", outcome)
+    }
+}
+
 impl WorkerState {
     fn gauge(self) -> fn(&Gauges) -> &AtomicU64 {
         match self {
@@ -693,6 +724,7 @@ mod tests {
             plain("segmill_backpressure_seconds_total", "stage").to_vec(),
             plain("segmill_worker_restarts_total", "cause").to_vec(),
             plain("segmill_quarantined_jobs_total", "event").to_vec(),
+            plain("segmill_head_starts_total", "outcome").to_vec(),
             plain("segmill_workers", "state").to_vec(),
             plain("segmill_sandbox_layer", "layer").to_vec(),
             plain("segmill_capacity_cores", "").to_vec(),

@@ -4,7 +4,7 @@ use super::*;
 use crate::ipc::MAX_FRAME;
 use crate::ipc::fixtures::video_job;
 use crate::ipc::pool_end::{self, write_job};
-use crate::job::FailureCode;
+use crate::job::{FailureCode, Job};
 use crate::media::Ticks;
 
 type Reader = pool_end::Reader<tokio::net::unix::OwnedReadHalf>;
@@ -21,7 +21,8 @@ fn start(
         Some(version) => Ok(Inventory { version: version.into(), ..Default::default() }),
         None => Err(Failure::new(FailureCode::UnsupportedCodec, "nothing here")),
     };
-    let looping = thread::spawn(move || serve(&theirs, inventory, transcode));
+    let whole = move |assignment: Assignment<'_>, sink| transcode(&assignment.whole()?, sink);
+    let looping = thread::spawn(move || serve(&theirs, inventory, whole));
     let (reader, writer) = tokio::net::UnixStream::from_std(ours).expect("a runtime").into_split();
     (pool_end::Reader::new(reader), writer, looping)
 }

@@ -42,10 +42,10 @@ use rustix::process::{Signal, getpid, kill_process};
 
 use self::sandbox::Limits;
 use self::sink::Sink;
-use self::transcode::{inventory, transcode};
+use self::transcode::{Assignment, inventory, transcode};
 use crate::ipc::worker_end::{Reader, Writer};
 use crate::ipc::{Error, FromWorker};
-use crate::job::{EncodedSample, Failure, Inventory, Job, Stats};
+use crate::job::{EncodedSample, Failure, Inventory, Stats};
 
 /// How long the loop may take to end by itself once the pool is gone.
 const GRACE: Duration = Duration::from_secs(1);
@@ -65,11 +65,11 @@ pub fn run(limits: Option<Limits>) -> ExitCode {
             die_with_pool(&socket).map_err(|error| pipeline::pipeline_failed(format!("a thread: {error}")))?;
             Ok(Inventory { confinement, ..inventory })
         };
-        serve(&socket, ready, |job, sink| {
+        serve(&socket, ready, |assignment, sink| {
             if let Some(limits) = limits {
                 limits.begin_job().map_err(pipeline::pipeline_failed)?;
             }
-            transcode(job, sink)
+            assignment.transcode(sink)
         })
     });
     match ended {
@@ -141,7 +141,7 @@ fn hung_up(socket: BorrowedFd<'_>) -> bool {
 pub fn serve(
     socket: &UnixStream,
     inventory: impl FnOnce() -> Result<Inventory, Failure>,
-    transcode: impl Fn(&Job, Arc<dyn Sink>) -> Result<Stats, Failure>,
+    transcode: impl Fn(Assignment<'_>, Arc<dyn Sink>) -> Result<Stats, Failure>,
 ) -> Result<(), Error> {
     let mut jobs = Reader::new(socket.try_clone()?);
     let frames = Arc::new(Frames { writer: Mutex::new(Ok(Writer::new(socket.try_clone()?))) });
@@ -149,8 +149,10 @@ pub fn serve(
         Ok(inventory) => frames.write(&FromWorker::Hello(inventory)),
         Err(failure) => return frames.fail(failure),
     }
-    while let Some(job) = jobs.read_job()? {
-        match transcode(&job, frames.clone()) {
+    while let Some((job, open)) = jobs.begin_job()? {
+        let mut next = || jobs.read_part();
+        let assignment = if open { Assignment::Open(job, &mut next) } else { Assignment::Whole(job) };
+        match transcode(assignment, frames.clone()) {
             Ok(stats) => frames.write(&FromWorker::Finished(stats)),
             // What a failed pipeline has left behind is not for the next job.
             Err(failure) => return frames.fail(failure),

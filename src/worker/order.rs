@@ -59,6 +59,40 @@ impl Order {
     }
 }
 
+/// The same where not all of the times are known yet: pictures have to come in the order of their stamps.
+pub struct Rising {
+    start: Ticks,
+    last: Option<Ticks>,
+    count: u64,
+}
+
+impl Rising {
+    /// Of a window that starts there.
+    pub fn new(start: Ticks) -> Self {
+        Self { start, last: None, count: 0 }
+    }
+
+    pub fn place(&mut self, pts: Ticks) -> Place {
+        if pts < self.start {
+            return Place::Dropped;
+        }
+        if self.last.is_some_and(|last| pts <= last) {
+            return Place::Unknown;
+        }
+        self.last = Some(pts);
+        self.count += 1;
+        Place::Shown(pts)
+    }
+
+    pub fn last(&self) -> Option<Ticks> {
+        self.last
+    }
+
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -93,6 +127,15 @@ mod tests {
             [Place::Shown(Ticks(10)), Place::Unknown, Place::Unknown, Place::Shown(Ticks(20))]
         );
         assert_eq!((order.count(), order.moved()), (2, 2));
+    }
+
+    #[test]
+    fn where_not_all_is_known_only_what_is_later_than_all_before_is_shown() {
+        let mut rising = Rising::new(Ticks(10));
+        let placed = [9, 10, 30, 20, 30, 31].map(|pts| rising.place(Ticks(pts)));
+        let shown = |pts| Place::Shown(Ticks(pts));
+        assert_eq!(placed, [Place::Dropped, shown(10), shown(30), Place::Unknown, Place::Unknown, shown(31)]);
+        assert_eq!((rising.count(), rising.last()), (3, Some(Ticks(31))));
     }
 
     proptest! {

@@ -64,6 +64,11 @@ impl Showing {
         }
     }
 
+    /// Each as it comes, the first at `first`; how many is not known.
+    pub fn as_they_come(rate: (u32, u32), times: &Arc<Times>, first: Ticks) -> Self {
+        Self { rate, times: times.clone(), first: Some(first), count: 0, chosen: None }
+    }
+
     /// Pictures that are to be encoded.
     pub fn len(&self) -> u64 {
         self.count

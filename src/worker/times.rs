@@ -4,6 +4,8 @@
 //! a constant rate, whatever the source's own times are. Nothing is rounded on the way back: a time that was not given
 //! is not found.
 
+use std::sync::{PoisonError, RwLock};
+
 use gstreamer as gst;
 
 use crate::media::Ticks;
@@ -11,9 +13,9 @@ use crate::media::Ticks;
 /// Where encoders that would otherwise give negative decode times put their first picture (x264enc, x265enc).
 const ENCODER_START: gst::ClockTime = gst::ClockTime::from_seconds(1000 * 3600);
 
-/// The distinct presentation times of a job.
+/// The distinct presentation times of a job: known from the beginning, or added as pictures come, in order.
 pub struct Times {
-    sorted: Vec<Ticks>,
+    sorted: RwLock<Vec<Ticks>>,
     /// Frames a second.
     rate: (u32, u32),
 }
@@ -24,17 +26,23 @@ impl Times {
         let mut sorted: Vec<Ticks> = times.collect();
         sorted.sort_unstable();
         sorted.dedup();
-        Self { sorted, rate }
+        Self { sorted: RwLock::new(sorted), rate }
     }
 
     /// All of them, in order.
-    pub fn ticks(&self) -> &[Ticks] {
-        &self.sorted
+    pub fn ticks(&self) -> Vec<Ticks> {
+        self.sorted.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The next one, which is later than all there are.
+    pub fn push(&self, pts: Ticks) {
+        self.sorted.write().unwrap_or_else(PoisonError::into_inner).push(pts);
     }
 
     /// What GStreamer is told for `pts`.
     pub fn of(&self, pts: Ticks) -> Option<gst::ClockTime> {
-        self.sorted.binary_search(&pts).ok().map(|rank| self.at(rank))
+        let rank = self.sorted.read().unwrap_or_else(PoisonError::into_inner).binary_search(&pts).ok();
+        rank.map(|rank| self.at(rank))
     }
 
     /// How long each frame lasts to GStreamer.
@@ -51,7 +59,7 @@ impl Times {
             .into_iter()
             .flatten()
             .find(|&rank| self.at(rank) == time)
-            .and_then(|rank| self.sorted.get(rank).copied())
+            .and_then(|rank| self.sorted.read().unwrap_or_else(PoisonError::into_inner).get(rank).copied())
     }
 
     /// [`Self::find`] for a time that comes from an encoder whose first picture was `first`.

@@ -11,18 +11,22 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
 
 use super::look::{self, Look};
-use super::order::{Order, Place};
+use super::order::{Order, Place, Rising};
 use super::pipeline::{self, Fault, pipeline_failed};
 use super::rung::{self, Rendition, Showing};
 use super::sink::Sink;
 use super::times::Times;
+use super::transcode::{Parts, broken_off};
 use super::{elements, fields};
-use crate::job::{Failure, FailureCode, Job, Schedule, Stats, VideoSpec};
-use crate::media::{Ticks, Video, VideoCodec};
+use crate::ipc::worker_end::Part;
+use crate::job::{Failure, FailureCode, Job, Schedule, Stats, VideoSpec, Work};
+use crate::media::{Format, Ticks, Video, VideoCodec};
 
 /// Makes all renditions of the job; checks that each has the pictures it is to have, all of them, once.
 pub fn transcode(
@@ -33,61 +37,158 @@ pub fn transcode(
     schedules: &[Option<Schedule>],
     sink: &Arc<dyn Sink>,
 ) -> Result<Stats, Failure> {
-    if frame_rate.0 == 0 || frame_rate.1 == 0 {
-        return Err(pipeline_failed("the job has no frame rate"));
-    }
+    check_rate(frame_rate)?;
     let times = Arc::new(Times::new(job.units.iter().map(|unit| unit.pts), frame_rate));
-    let inside: Vec<Ticks> = times.ticks().iter().copied().filter(|&pts| job.window.contains(pts)).collect();
+    let inside: Vec<Ticks> = times.ticks().into_iter().filter(|&pts| job.window.contains(pts)).collect();
     let expected = inside.len() as u64;
     if inside.is_empty() {
         return Err(Failure::new(FailureCode::BadMedia, "no unit is presented inside the window"));
     }
-    let fault = Fault::default();
-    let order = Order::new(times.ticks(), job.window);
-    let kept = Arc::new(Mutex::new(Kept { order, spoke: false }));
-    let pipeline = gst::Pipeline::new();
-
-    let source = pipeline::source(&source_caps(video, frame_rate)?);
-    let decoder = decoder(video, job)?;
-    let decoded = source_pad(&decoder)?;
-    keep_window(&decoded, &times, &kept, &fault);
     let by_field = renditions.iter().any(|spec| spec.by_field(video));
-    if video.has_fields() {
-        fields::take_apart(&decoded, by_field.then(|| times.frame() / 2), &fault);
-    }
-    let look = Look::new(video, frame_rate);
-    let spoke = kept.clone();
-    look.pin(&decoded, by_field, move || lock(&spoke).spoke = true);
-    pipeline::chain(&pipeline, &[source.upcast_ref(), &decoder])?;
-    let renditions: Vec<Rendition> = renditions
-        .iter()
-        .enumerate()
-        .map(|(index, spec)| {
-            let schedule = schedules.get(index).and_then(Option::as_ref);
-            let all = (inside.as_slice(), &times);
-            let showing = Showing::new(spec, video, frame_rate, schedule, by_field, all);
-            Rendition { index, spec, showing, sink: sink.clone(), count: Arc::default() }
-        })
-        .collect();
-    let counts: Vec<(u64, Arc<AtomicU64>)> =
-        renditions.iter().map(|made| (made.showing.len(), made.count.clone())).collect();
-    branches(&pipeline, decoder, &look, renditions, job.threads.max(1), &fault)?;
-
-    let buffers = job.units.iter().map(|unit| {
-        let pts = times.of(unit.pts).unwrap_or_default();
-        let mut buffer = pipeline::buffer(unit.data.clone(), pts, Some(times.frame()));
-        pipeline::stamp(&mut buffer, pts);
-        buffer
-    });
-    let spoke = kept.clone();
-    pipeline::run(pipeline, &source, buffers, &fault, move || lock(&spoke).spoke)?;
-
-    let (decoded, moved) = {
-        let kept = lock(&kept);
-        (kept.order.count(), kept.order.moved())
+    let showing = |index: usize, spec: &VideoSpec| {
+        let schedule = schedules.get(index).and_then(Option::as_ref);
+        Showing::new(spec, video, frame_rate, schedule, by_field, (&inside, &times))
     };
-    check_counts(expected, decoded, counts.iter().map(|(wanted, count)| (*wanted, count.load(Ordering::Relaxed))))?;
-    Ok(Stats { units_in: expected, decoded, moved, ..Stats::default() })
+    let sequence = Sequence::Known(times.clone(), Order::new(&times.ticks(), job.window));
+    let line = Line::build((job, video), (frame_rate, by_field), (renditions, &showing), sequence, sink)?;
+    let units = job.units.iter().map(|unit| (unit.data.clone(), times.of(unit.pts).unwrap_or_default()));
+    let made = line.run(times.frame(), units)?;
+    made.check(expected, |wanted| wanted)?;
+    Ok(Stats { units_in: expected, decoded: made.decoded, moved: made.moved, ..Stats::default() })
+}
+
+/// The same as the units come, of a job whose window starts with a closed sync sample, that shows each picture at its own
+/// time, and whose decoder gives them in that order. Where it does not, that is a [`FailureCode::FrameMismatch`]: the job can
+/// be done when all of it is known.
+pub fn transcode_as_it_comes(job: &Job, next: Parts<'_>, sink: &Arc<dyn Sink>) -> Result<Stats, Failure> {
+    let (Format::Video(video), Work::Video { frame_rate, renditions, schedules }) = (&job.track.format, &job.work)
+    else {
+        return Err(Failure::new(FailureCode::UnsupportedCodec, "the work does not fit the track"));
+    };
+    if schedules.iter().any(Option::is_some) || video.has_fields() {
+        return Err(pipeline_failed("not all of the job is known, and it depends on that"));
+    }
+    check_rate(*frame_rate)?;
+    let start = job.window.start;
+    let times = Arc::new(Times::new(std::iter::empty(), *frame_rate));
+    let showing = |_: usize, _: &VideoSpec| Showing::as_they_come(*frame_rate, &times, start);
+    let sequence = Sequence::Coming(times.clone(), start, Rising::new(start));
+    let line = Line::build((job, video), (*frame_rate, false), (renditions, &showing), sequence, sink)?;
+    let (mut came, mut ended) = (0, Err(pipeline_failed("the job was not read to its end")));
+    let units = std::iter::from_fn(|| match next() {
+        Ok(Part::Unit(unit)) => {
+            came += u64::from(unit.pts >= start);
+            Some((unit.data, ticks_as_time(unit.pts - start)))
+        }
+        Ok(Part::End(end)) => {
+            ended = Ok(end);
+            None
+        }
+        Err(error) => {
+            ended = Err(broken_off(error));
+            None
+        }
+    });
+    let made = line.run(times.frame(), units)?;
+    let end = ended?;
+    made.check(came, |_| came)?;
+    if made.last.is_some_and(|last| last >= end) {
+        return Err(mismatch("a picture is presented after the window"));
+    }
+    Ok(Stats { units_in: came, decoded: made.decoded, ..Stats::default() })
+}
+
+fn check_rate(frame_rate: (u32, u32)) -> Result<(), Failure> {
+    if frame_rate.0 == 0 || frame_rate.1 == 0 {
+        return Err(pipeline_failed("the job has no frame rate"));
+    }
+    Ok(())
+}
+
+/// What lies before the window comes after this, so that its time is not negative.
+const BEGINNING: i64 = 1 << 40;
+
+/// Ticks in the guise of nanoseconds, so that they come back as they are. Until a picture is decoded, only the order of such
+/// times counts.
+fn ticks_as_time(since: Ticks) -> gst::ClockTime {
+    gst::ClockTime::from_nseconds(u64::try_from(since.0.saturating_add(BEGINNING)).unwrap_or_default())
+}
+
+fn time_as_ticks(time: gst::ClockTime) -> Option<Ticks> {
+    i64::try_from(time.nseconds()).ok()?.checked_sub(BEGINNING).map(Ticks)
+}
+
+/// What each rendition shows.
+type Shows<'a> = &'a dyn Fn(usize, &VideoSpec) -> Showing;
+
+/// All of a pipeline, and what is told of it while it runs.
+struct Line {
+    pipeline: gst::Pipeline,
+    source: gst_app::AppSrc,
+    kept: Arc<Mutex<Kept>>,
+    fault: Fault,
+    /// By rendition: how many pictures it is to have, and how many it has.
+    counts: Vec<(u64, Arc<AtomicU64>)>,
+}
+
+/// What came of it.
+struct Made {
+    decoded: u64,
+    moved: u64,
+    last: Option<Ticks>,
+    counts: Vec<(u64, u64)>,
+}
+
+impl Line {
+    fn build(
+        (job, video): (&Job, &Video),
+        (frame_rate, by_field): ((u32, u32), bool),
+        (renditions, showing): (&[VideoSpec], Shows<'_>),
+        sequence: Sequence,
+        sink: &Arc<dyn Sink>,
+    ) -> Result<Self, Failure> {
+        let fault = Fault::default();
+        let frame = sequence.times().frame();
+        let kept = Arc::new(Mutex::new(Kept { sequence, spoke: false }));
+        let pipeline = gst::Pipeline::new();
+        let source = pipeline::source(&source_caps(video, frame_rate)?);
+        let decoder = decoder(video, job)?;
+        let decoded = source_pad(&decoder)?;
+        keep_window(&decoded, &kept, &fault);
+        if video.has_fields() {
+            fields::take_apart(&decoded, by_field.then(|| frame / 2), &fault);
+        }
+        let look = Look::new(video, frame_rate);
+        let spoke = kept.clone();
+        look.pin(&decoded, by_field, move || lock(&spoke).spoke = true);
+        pipeline::chain(&pipeline, &[source.upcast_ref(), &decoder])?;
+        let made = renditions.iter().enumerate().map(|(index, spec)| {
+            let showing = showing(index, spec);
+            Rendition { index, spec, showing, sink: sink.clone(), count: Arc::default() }
+        });
+        let renditions: Vec<Rendition> = made.collect();
+        let counts = renditions.iter().map(|made| (made.showing.len(), made.count.clone())).collect();
+        branches(&pipeline, decoder, &look, renditions, job.threads.max(1), &fault)?;
+        Ok(Self { pipeline, source, kept, fault, counts })
+    }
+
+    /// Runs it on units, each with the time by which it is known again.
+    fn run(self, frame: gst::ClockTime, units: impl Iterator<Item = (Bytes, gst::ClockTime)>) -> Result<Made, Failure> {
+        let Self { pipeline, source, kept, fault, counts } = self;
+        let buffers = units.map(|(data, time)| {
+            let mut buffer = pipeline::buffer(data, time, Some(frame));
+            pipeline::stamp(&mut buffer, time);
+            buffer
+        });
+        let spoke = kept.clone();
+        pipeline::run(pipeline, &source, buffers, &fault, move || lock(&spoke).spoke)?;
+        let counts = counts.into_iter().map(|(wanted, count)| (wanted, count.load(Ordering::Relaxed))).collect();
+        let (decoded, moved, last) = match &lock(&kept).sequence {
+            Sequence::Known(_, order) => (order.count(), order.moved(), None),
+            Sequence::Coming(.., rising) => (rising.count(), 0, rising.last()),
+        };
+        Ok(Made { decoded, moved, last, counts })
+    }
 }
 
 /// One branch for each depth that is made, and in each the rungs from the largest to the smallest.
@@ -123,19 +224,23 @@ fn branches(
     Ok(())
 }
 
-fn check_counts(expected: u64, decoded: u64, encoded: impl Iterator<Item = (u64, u64)>) -> Result<(), Failure> {
-    if decoded == 0 {
-        return Err(Failure::new(FailureCode::BadMedia, "no picture was decoded"));
-    }
-    if decoded != expected {
-        return Err(mismatch(format!("{expected} pictures went in, {decoded} were decoded")));
-    }
-    for (rendition, (wanted, encoded)) in encoded.enumerate() {
-        if encoded != wanted {
-            return Err(mismatch(format!("rendition {rendition}: {encoded} of {wanted} pictures were encoded")));
+impl Made {
+    /// `wanted`: of what a rendition was to have, how many it is to have.
+    fn check(&self, expected: u64, wanted: impl Fn(u64) -> u64) -> Result<(), Failure> {
+        if self.decoded == 0 {
+            return Err(Failure::new(FailureCode::BadMedia, "no picture was decoded"));
         }
+        if self.decoded != expected {
+            return Err(mismatch(format!("{expected} pictures went in, {} were decoded", self.decoded)));
+        }
+        for (rendition, &(known, encoded)) in self.counts.iter().enumerate() {
+            let wanted = wanted(known);
+            if encoded != wanted {
+                return Err(mismatch(format!("rendition {rendition}: {encoded} of {wanted} pictures were encoded")));
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn source_caps(video: &Video, frame_rate: (u32, u32)) -> Result<gst::Caps, Failure> {
@@ -181,31 +286,68 @@ fn decoder(video: &Video, job: &Job) -> Result<gst::Element, Failure> {
 
 /// What has come out of the decoder.
 struct Kept {
-    order: Order,
+    sequence: Sequence,
     /// Whether the decoder has given a format.
     spoke: bool,
 }
 
+/// In which order pictures are shown, and at which times.
+enum Sequence {
+    /// Of a job that is whole; its stamps are its times.
+    Known(Arc<Times>, Order),
+    /// Of one that is coming, from there on; its stamps are the ticks since then.
+    Coming(Arc<Times>, Ticks, Rising),
+}
+
+impl Sequence {
+    fn times(&self) -> &Times {
+        let (Self::Known(times, _) | Self::Coming(times, ..)) = self;
+        times
+    }
+
+    /// Whose stamp it is.
+    fn pts(&self, stamp: gst::ClockTime) -> Option<Ticks> {
+        match self {
+            Self::Known(times, _) => times.find(stamp),
+            Self::Coming(_, start, _) => Some(*start + time_as_ticks(stamp)?),
+        }
+    }
+
+    fn place(&mut self, pts: Ticks) -> Place {
+        match self {
+            Self::Known(_, order) => order.place(pts),
+            Self::Coming(times, _, rising) => {
+                let place = rising.place(pts);
+                if let Place::Shown(at) = place {
+                    times.push(at);
+                }
+                place
+            }
+        }
+    }
+}
+
 /// Drops what is presented outside the window, and shows the rest in the order in which it comes.
-fn keep_window(decoded: &gst::Pad, times: &Arc<Times>, kept: &Arc<Mutex<Kept>>, fault: &Fault) {
-    let (times, kept, fault) = (times.clone(), kept.clone(), fault.clone());
+fn keep_window(decoded: &gst::Pad, kept: &Arc<Mutex<Kept>>, fault: &Fault) {
+    let (kept, fault) = (kept.clone(), fault.clone());
     decoded.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-        let Some(time) = info.buffer().and_then(|buffer| pipeline::stamped(buffer)) else {
+        let Some(stamp) = info.buffer().and_then(|buffer| pipeline::stamped(buffer)) else {
             fault.set(mismatch("a decoded picture has no time"));
             return gst::PadProbeReturn::Drop;
         };
-        let Some(pts) = times.find(time) else {
-            fault.set(mismatch(format!("a decoded picture has the time {time}, which no unit has")));
+        let sequence = &mut lock(&kept).sequence;
+        let Some(pts) = sequence.pts(stamp) else {
+            fault.set(mismatch(format!("a decoded picture has the time {stamp}, which no unit has")));
             return gst::PadProbeReturn::Drop;
         };
-        match lock(&kept).order.place(pts) {
+        match sequence.place(pts) {
             Place::Dropped => return gst::PadProbeReturn::Drop,
             Place::Unknown => {
-                fault.set(mismatch(format!("the picture of tick {} was decoded twice", pts.0)));
+                fault.set(mismatch(format!("the picture of tick {} was decoded twice, or out of order", pts.0)));
                 return gst::PadProbeReturn::Drop;
             }
             Place::Shown(at) => {
-                let at = times.of(at);
+                let at = sequence.times().of(at);
                 if let Some(gst::PadProbeData::Buffer(picture)) = &mut info.data
                     && picture.pts() != at
                 {

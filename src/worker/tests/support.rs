@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
+use crate::ipc::worker_end::Part;
 use crate::job::{Encoded, EncodedSample, Failure, Job, Stats, Work};
 use crate::media::{
     AccessUnit, Audio, AudioCodec, Chroma, Colour, Format, Hdr, Sync, Ticks, Timescale, Track, TrackId, Video,
     VideoCodec, Window,
 };
 use crate::worker::sink::Sink;
-use crate::worker::transcode::transcode;
+use crate::worker::transcode::{Assignment, transcode};
 
 pub struct Clip {
     pub track: Track,
@@ -217,6 +218,17 @@ impl Sink for Collector {
         assert!(!all[rendition].config.is_empty(), "set-up comes first");
         all[rendition].samples.push(sample);
     }
+}
+
+/// The same while its units come, in which a worker doesn't know more of it than is told.
+pub fn run_as_it_comes(job: &Job) -> Result<(Vec<Encoded>, Stats), Failure> {
+    let collector = Arc::new(Collector(Mutex::new(vec![Encoded::default(); job.work.renditions()])));
+    let draft = Job { units: Vec::new(), window: Window { end: Ticks(i64::MAX), ..job.window }, ..job.clone() };
+    let mut parts = job.units.iter().cloned().map(Part::Unit).chain([Part::End(job.window.end)]);
+    let mut next = || Ok(parts.next().expect("nothing is asked for after the end"));
+    let stats = Assignment::Open(draft, &mut next).transcode(collector.clone())?;
+    let encoded = std::mem::take(&mut *collector.0.lock().unwrap());
+    Ok((encoded, stats))
 }
 
 pub fn run_job(job: &Job) -> Result<(Vec<Encoded>, Stats), Failure> {

@@ -1,6 +1,6 @@
 //! Video jobs.
 
-use super::support::{Clip, ffmpeg, run_job, scratch, video_clip};
+use super::support::{Clip, ffmpeg, run_as_it_comes, run_job, scratch, video_clip};
 use crate::job::{Deinterlace, Encoded, FailureCode, Job, Preset, VideoSpec, Work};
 use crate::media::codec::{annexb, h264};
 use crate::media::{Colour, Format, Sync, Ticks, VideoCodec, Window};
@@ -309,6 +309,48 @@ fn pictures_from_an_open_point_are_those_of_a_continuous_decode() {
         let continuous = made(0).unwrap();
         assert_eq!(made(before).unwrap(), continuous, "the GOP before is enough, at point {place}");
     }
+}
+
+#[test]
+fn a_job_that_is_at_work_while_it_comes_is_made_as_if_it_had_been_whole() {
+    let codecs = [
+        (VideoCodec::H264, "-c:v libx264 -preset veryfast -bf 3"),
+        (VideoCodec::H265, "-c:v libx265 -preset ultrafast -x265-params log-level=error:bframes=3"),
+        (VideoCodec::Vp8, "-c:v libvpx -deadline realtime"),
+        (VideoCodec::Vp9, "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -lag-in-frames 0"),
+        (VideoCodec::Av1, "-c:v libaom-av1 -cpu-used 8 -lag-in-frames 0"),
+        (VideoCodec::Mpeg2, "-c:v mpeg2video -bf 0"),
+    ];
+    for (codec, output) in codecs {
+        let clip = video_clip(codec, &format!("{SOURCE} -t 1"), output);
+        let start = clip.units[0].pts;
+        for spec in [spec(VideoCodec::H264, 320, 180), spec(VideoCodec::Vp9, 160, 90)] {
+            let window = Window { start, end: clip.units.iter().map(|unit| unit.pts).max().unwrap() + Ticks(1) };
+            let job = Job { threads: 1, ..clip.job_of(0..clip.units.len(), window, work(&[spec])) };
+            let whole = run_job(&job).unwrap();
+            let (encoded, stats) = run_as_it_comes(&job).unwrap_or_else(|failure| panic!("{codec:?}: {failure}"));
+            assert!(encoded == whole.0, "{codec:?}");
+            assert_eq!((stats.units_in, stats.decoded, stats.moved), (25, 25, 0), "{codec:?}");
+        }
+    }
+}
+
+/// It says so, and can be done when it is whole.
+#[test]
+fn a_job_that_depends_on_what_is_still_to_come_is_not_done_while_it_comes() {
+    let mut clip = video_clip(VideoCodec::H264, &format!("{SOURCE} -t 1"), "-c:v libx264 -preset veryfast -bf 0");
+    let window = Window { start: clip.units[0].pts, end: Ticks(i64::MAX) };
+    let all = 0..clip.units.len();
+    let works = work(&[spec(VideoCodec::H264, 160, 90)]);
+    let early = Window { end: clip.units[20].pts, ..window };
+    let failed = |job: &Job| run_as_it_comes(job).err().map(|failure| failure.code);
+    assert_eq!(failed(&clip.job_of(all.clone(), early, works.clone())), Some(FailureCode::FrameMismatch));
+    let (a, b) = (clip.units[5].pts, clip.units[6].pts);
+    (clip.units[5].pts, clip.units[6].pts) = (b, a);
+    let job = clip.job_of(all, window, works);
+    assert_eq!(failed(&job), Some(FailureCode::FrameMismatch));
+    let (encoded, _) = run_job(&job).unwrap();
+    check(&job, &clip, &encoded);
 }
 
 /// Each picture has one of the window's times, in the decoder's order, whichever stamp it came with.
