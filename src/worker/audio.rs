@@ -9,7 +9,7 @@ use gstreamer::prelude::*;
 use gstreamer_audio as gst_audio;
 
 use super::pcm::{self, Pcm, Resampler};
-use super::pipeline::{self, Fault, pipeline_failed};
+use super::pipeline::{self, Fault, Taken, pipeline_failed};
 use super::sink::Sink;
 use super::{elements, sound};
 use crate::job::{AudioSpec, EncodedSample, Failure, FailureCode, Job, MOST_SAMPLES, Stats};
@@ -209,7 +209,7 @@ fn packets(spec: &AudioSpec, pcm: Pcm) -> Result<Vec<Bytes>, Failure> {
     let sink = pipeline::sink(&caps, &fault, move |sample| {
         let data = pipeline::bytes(sample)?;
         taken.lock().unwrap_or_else(|e| e.into_inner()).push(data);
-        Ok(())
+        Ok(Taken::More)
     });
     pipeline::chain(&pipeline, &[source.upcast_ref(), &convert, &encoder, sink.upcast_ref()])?;
     let frames = (pcm.samples().len() / pcm.channels()) as u64;

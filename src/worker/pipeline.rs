@@ -43,20 +43,31 @@ pub fn source(caps: &gst::Caps) -> gst_app::AppSrc {
         .build()
 }
 
+/// Whether a sink wants more.
+pub enum Taken {
+    More,
+    /// What comes now is not wanted, and need not be made.
+    Enough,
+}
+
 /// A sink that takes buffers as fast as they come and keeps none; `take` runs on the pipeline's threads.
 pub fn sink(
     caps: &gst::Caps,
     fault: &Fault,
-    mut take: impl FnMut(&gst::Sample) -> Result<(), Failure> + Send + 'static,
+    mut take: impl FnMut(&gst::Sample) -> Result<Taken, Failure> + Send + 'static,
 ) -> gst_app::AppSink {
     let fault = fault.clone();
     let callbacks = gst_app::AppSinkCallbacks::builder()
         .new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-            take(&sample).map(|()| gst::FlowSuccess::Ok).map_err(|failure| {
-                fault.set(failure);
-                gst::FlowError::Error
-            })
+            match take(&sample) {
+                Ok(Taken::More) => Ok(gst::FlowSuccess::Ok),
+                Ok(Taken::Enough) => Err(gst::FlowError::Eos),
+                Err(failure) => {
+                    fault.set(failure);
+                    Err(gst::FlowError::Error)
+                }
+            }
         })
         .build();
     gst_app::AppSink::builder()

@@ -1,19 +1,20 @@
 //! One rendition's part of the pipeline: scaled, shown as it is scheduled, encoded.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use gstreamer_video as gst_video;
 
 use super::encoder::{self, Packer};
-use super::pipeline::{self, Fault, pipeline_failed};
+use super::pipeline::{self, Fault, Taken, pipeline_failed};
 use super::sink::Sink;
 use super::times::Times;
 use super::video::{mismatch, source_pad};
 use super::{elements, look, scaler};
 use crate::job::{EncodedSample, Failure, Schedule, VideoSpec};
-use crate::media::{Colour, Hdr, Ticks, Video};
+use crate::media::{Colour, Hdr, Ticks, Video, VideoCodec};
 
 pub struct Rendition<'a> {
     pub index: usize,
@@ -136,11 +137,52 @@ pub fn build(
     let (encoder, caps) = encoder::build(spec, hdr, threads)?;
     let queue = queue()?;
     showing.choose(&source_pad(&queue)?);
-    let mut output =
-        Output { rendition: index, packer: Packer::new(spec.codec, colour), times: showing.times, first, sink, count };
+    let all = Arc::new(AtomicU64::new(u64::MAX));
+    if spec.codec == VideoCodec::H264 {
+        let input = encoder.static_pad("sink").ok_or_else(|| pipeline_failed("an encoder without an input"))?;
+        show_the_last_again(&input, &showing.times, &all);
+    }
+    let (packer, times) = (Packer::new(spec.codec, colour), showing.times);
+    let mut output = Output { rendition: index, packer, times, first, sink, count, all };
     let sink = pipeline::sink(&caps, fault, move |sample| output.take(sample));
     pipeline::chain(pipeline, &[&tee, &queue, &encoder, sink.upcast_ref()])?;
     Ok(tee)
+}
+
+/// How often x264 is shown the last picture once more.
+const AGAIN: usize = 3;
+
+/// x264 spends on a picture what those behind it that refer to it gain by that, and at its end thinks that there are none: the
+/// last pictures of each segment would be the worst. (In one long encode it looks across key frames, for that very reason.)
+/// It is shown the last one again, first as a key frame so that none that is kept refers to it; when all that is wanted has
+/// come, nothing more is made. `all`: where it is told how many are wanted.
+fn show_the_last_again(input: &gst::Pad, times: &Arc<Times>, all: &Arc<AtomicU64>) {
+    let (came, last) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(None::<gst::Buffer>)));
+    let (counted, kept) = (came.clone(), last.clone());
+    input.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(picture) = info.buffer().cloned() {
+            counted.fetch_add(1, Ordering::Relaxed);
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(picture);
+        }
+        gst::PadProbeReturn::Ok
+    });
+    let (times, all) = (times.clone(), all.clone());
+    input.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |pad, info| {
+        let ends = info.event().is_some_and(|event| event.type_() == gst::EventType::Eos);
+        let picture = if ends { last.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
+        let Some(picture) = picture else { return gst::PadProbeReturn::Ok };
+        all.store(came.load(Ordering::Relaxed), Ordering::Relaxed);
+        pad.send_event(gst_video::DownstreamForceKeyUnitEvent::builder().all_headers(false).build());
+        for n in 0..AGAIN {
+            let mut again = picture.copy();
+            again.make_mut().set_pts(times.behind(n));
+            // What comes of it is nobody's concern.
+            if pad.chain(again).is_err() {
+                break;
+            }
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 /// Two pictures, whatever their size: the default bound in bytes holds three of 1080p.
@@ -161,11 +203,17 @@ struct Output {
     first: Ticks,
     sink: Arc<dyn Sink>,
     count: Arc<AtomicU64>,
+    /// How many are wanted, once that is known.
+    all: Arc<AtomicU64>,
 }
 
 impl Output {
-    fn take(&mut self, sample: &gst::Sample) -> Result<(), Failure> {
+    fn take(&mut self, sample: &gst::Sample) -> Result<Taken, Failure> {
         let buffer = sample.buffer().ok_or_else(|| pipeline_failed("a sample without a buffer"))?;
+        let all = self.all.load(Ordering::Relaxed);
+        if all != u64::MAX && buffer.pts().is_some_and(|time| self.times.is_behind(time, self.first)) {
+            return Ok(Taken::Enough);
+        }
         let pts = buffer.pts().and_then(|time| self.times.find_encoded(time, self.first)).ok_or_else(|| {
             mismatch(format!("rendition {}: a sample with the time {:?}", self.rendition, buffer.pts()))
         })?;
@@ -177,8 +225,8 @@ impl Output {
             }
             self.sink.set_up(self.rendition, config);
         }
-        self.count.fetch_add(1, Ordering::Relaxed);
+        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         self.sink.sample(self.rendition, EncodedSample { pts, sync, data });
-        Ok(())
+        Ok(if count >= all { Taken::Enough } else { Taken::More })
     }
 }

@@ -147,7 +147,7 @@ fn chunks(job: &Job, audio: &Audio) -> Result<Vec<Chunk>, Failure> {
             return Err(Failure::new(FailureCode::BadMedia, "the units hold too much sound"));
         }
         lock(&taken).push(chunk);
-        Ok(())
+        Ok(pipeline::Taken::More)
     });
     let pipeline = gst::Pipeline::new();
     let source = pipeline::source(&source_caps(audio)?);

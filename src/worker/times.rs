@@ -67,6 +67,21 @@ impl Times {
         self.find(time).or_else(|| self.find(time.checked_sub(ENCODER_START)? + self.of(first)?))
     }
 
+    /// What GStreamer is told for the `n`th picture behind all there are.
+    pub fn behind(&self, n: usize) -> gst::ClockTime {
+        let count = self.sorted.read().unwrap_or_else(PoisonError::into_inner).len();
+        self.at(count + n)
+    }
+
+    /// Whether a time that comes from an encoder whose first picture was `first` is such a picture's.
+    pub fn is_behind(&self, time: gst::ClockTime, first: Ticks) -> bool {
+        let time = match (time.checked_sub(ENCODER_START), self.of(first)) {
+            (Some(since), Some(first)) => since + first,
+            _ => time,
+        };
+        time >= self.behind(0)
+    }
+
     fn at(&self, rank: usize) -> gst::ClockTime {
         let exact = rank as u128 * u128::from(self.rate.1) * 1_000_000_000 / u128::from(self.rate.0);
         gst::ClockTime::from_nseconds(u64::try_from(exact).unwrap_or(u64::MAX - 1).min(u64::MAX - 1))

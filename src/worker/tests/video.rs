@@ -1,9 +1,9 @@
 //! Video jobs.
 
 use super::support::{Clip, ffmpeg, run_as_it_comes, run_job, scratch, video_clip};
-use crate::job::{Deinterlace, Encoded, FailureCode, Job, Preset, VideoSpec, Work};
+use crate::job::{Deinterlace, Encoded, EncodedSample, FailureCode, Job, Preset, VideoSpec, Work};
 use crate::media::codec::{annexb, h264};
-use crate::media::{Colour, Format, Sync, Ticks, VideoCodec, Window};
+use crate::media::{AccessUnit, Colour, Format, Sync, Ticks, VideoCodec, Window};
 
 const SOURCE: &str = "-f lavfi -i testsrc2=size=320x180:rate=25";
 
@@ -103,7 +103,7 @@ fn pictures_are_the_ones_that_went_in_in_their_order() {
     let (encoded, _) = run_job(&job).unwrap();
     let source = ffmpeg(&format!("{SOURCE} -t 1 -vf scale=64:36 -pix_fmt gray -f rawvideo -"));
     for rendition in &encoded {
-        let pictures = decode_h264(rendition);
+        let pictures = decode_h264(rendition, "64:36");
         assert_eq!(pictures.len(), source.len());
         for (n, picture) in pictures.chunks(64 * 36).enumerate() {
             let distance = |other: &[u8]| -> u64 {
@@ -115,8 +115,8 @@ fn pictures_are_the_ones_that_went_in_in_their_order() {
     }
 }
 
-/// As 64×36 grey pictures.
-fn decode_h264(rendition: &Encoded) -> Vec<u8> {
+/// As grey pictures of that size.
+fn decode_h264(rendition: &Encoded, size: &str) -> Vec<u8> {
     let (_guard, path) = scratch("out.h264");
     let (sets, _) = h264::ParameterSets::from_avcc(&rendition.config).unwrap();
     let mut stream = Vec::new();
@@ -124,10 +124,36 @@ fn decode_h264(rendition: &Encoded) -> Vec<u8> {
     sets.sps.iter().chain(&sets.pps).for_each(|nal| add(nal));
     rendition.samples.iter().for_each(|sample| annexb::length_prefixed(&sample.data).for_each(&mut add));
     std::fs::write(&path, stream).unwrap();
-    ffmpeg(&format!("-i {} -vf scale=64:36 -pix_fmt gray -vsync passthrough -f rawvideo -", path.display()))
+    ffmpeg(&format!("-i {} -vf scale={size} -pix_fmt gray -vsync passthrough -f rawvideo -", path.display()))
 }
 
 /// Uneven times, B pictures, a time before zero: what comes back is what went in.
+/// Left to itself x264 spends less on them: nothing follows that would gain by it.
+#[test]
+fn the_last_pictures_of_a_segment_are_as_good_as_those_before() {
+    const LUMA: usize = 320 * 180;
+    let input = "-f lavfi -i mandelbrot=size=320x180:rate=25 -t 2";
+    let clip = video_clip(VideoCodec::H264, input, "-c:v libx264 -preset veryfast -crf 6 -pix_fmt yuv420p");
+    let Format::Video(video) = &clip.track.format else { panic!("video") };
+    let sample = |unit: &AccessUnit| EncodedSample { pts: unit.pts, sync: false, data: unit.data.clone() };
+    let samples = clip.units.iter().map(sample).collect();
+    let source = decode_h264(&Encoded { config: video.config.clone(), samples }, "320:180");
+    let window = Window { start: clip.units[0].pts, end: Ticks(i64::MAX) };
+    let works = work(&[VideoSpec { max_kbps: None, ..spec(VideoCodec::H264, 320, 180) }]);
+    let job = clip.job_of(0..clip.units.len(), window, works);
+    for (encoded, _) in [run_job(&job).unwrap(), run_as_it_comes(&job).unwrap()] {
+        check(&job, &clip, &encoded);
+        let made = decode_h264(&encoded[0], "320:180");
+        assert_eq!(made.len(), source.len());
+        let pictures = made.chunks_exact(LUMA).zip(source.chunks_exact(LUMA));
+        let square = |(a, b): (&u8, &u8)| f64::from(a.abs_diff(*b)).powi(2);
+        let errors: Vec<f64> = pictures.map(|(a, b)| a.iter().zip(b).map(square).sum()).collect();
+        let mean = |errors: &[f64]| errors.iter().sum::<f64>() / errors.len() as f64;
+        let (last, before) = (mean(&errors[48..]), mean(&errors[10..40]));
+        assert!(last < 1.1 * before, "{last} to {before}");
+    }
+}
+
 #[test]
 fn times_that_keep_no_rate_come_back_to_the_tick() {
     let mut clip = h264_clip(1.0);
