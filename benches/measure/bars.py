@@ -15,7 +15,7 @@ BARS = {
     "joins": ("VMAF of pictures within 3 of a join, against the mean of all", "≥ −2"),
     "profile": ("all but x264 and the decoder, of the processor time of the ladder", "≤ 8 %"),
     "live-latency": ("one live 1080p30 session to 720, 480 and 360 at its own pace: latency of a segment, p95", "≤ 0.6 s"),
-    "users-audio": ("100 live sessions, 720p25 at 1.5 Mb/s, sound encoded again, k6 on the same processors: latency p95, segments lost", "≤ 0.5 s, 0"),
+    "users-audio": ("100 live sessions, 720p25 at 1.5 Mb/s, sound encoded again, their client on the same processors: latency p95, segments lost", "≤ 0.5 s, 0"),
     "users-copy": ("500 live sessions, all copied: the same", "≤ 0.5 s, 0"),
     "idle": ("1,000 idle sessions: memory of each", "≤ 64 KiB"),
     "worker-720": ("a worker's most memory, 720p to three rungs, against one continuous ffmpeg", "≤ 1.0"),
