@@ -98,7 +98,7 @@ def judge(change):
         if told["comes"]:
             hashed = hashlib.sha256(told["media"])
             session.segment(told["segment"], len(told["media"]), hashed, 5)
-        session.receipt(told["receipt"])
+        session.receipt(told["receipt"], 5)
     session.finished({"segments": 2, "failed": 0, "degraded": 0})
     session.settle("1000")
     return tally.summary(0, 5)
@@ -108,12 +108,14 @@ def put(part, field, value):
     return lambda told: told[part].__setitem__(field, value)
 faults = [put("segment", "seq", 1), put("segment", "output", "other"), put("segment", "init", 2), put("segment", "start", 5),
           put("segment", "frames", 49), put("segment", "bytes", 999), put("segment", "sha256", "0" * 64),
-          put("receipt", "outcome", "degraded"), put("receipt", "frames_in", 49), put("receipt", "frames_out", {"source": 49}),
+          put("receipt", "outcome", "failed"), put("receipt", "frames_in", 49), put("receipt", "frames_out", {"source": 49}),
           put("receipt", "audio_samples", {}), lambda told: told.update(comes=False), lambda told: told.update(media=bytes(999) + b"x"),
           lambda told: (told.update(media=media[:100]), told["segment"].update(bytes=100, sha256=hashlib.sha256(media[:100]).hexdigest()))]
 for number, fault in enumerate(faults):
     found = judge(fault)
     assert found["wrong"] and found["failed"] == 1, (number, found)
+late = judge(put("receipt", "outcome", "degraded"))
+assert late["wrong"]["degraded"] == 1 and not late["failed"], late
 assert judge(put("receipt", "seq", 1))["lost"] == judge(lambda told: told.update(comes=False))["lost"] == 1
 "#,
     );

@@ -213,7 +213,7 @@ class Session:
         self._next(0)
 
     def _receipt(self, message):
-        self.ledger.receipt(message)
+        self.ledger.receipt(message, self.came)
 
     def _error(self, message):
         # A failed segment's is in its receipt, too.

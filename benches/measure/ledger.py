@@ -46,7 +46,7 @@ class Ledger:
         # By fragment: when it was handed over.
         self.sent = []
         self.inits, self.ends, self.done = set(), {}, False
-        self.next, self.open, self.wrong, self.last = 1, {}, False, None
+        self.next, self.open, self.wrong, self.last, self.outcomes = 1, {}, False, None, Counter()
 
     def init(self, header, size):
         self._hold(size > 0, "an empty init", header)
@@ -69,16 +69,18 @@ class Ledger:
         self.ends[name] = header["start"] + header["duration"]
         self.open[name], self.last = header, at
 
-    def receipt(self, receipt):
+    def receipt(self, receipt, at):
         tally, seq = self.tally, receipt["seq"]
         self._hold(seq == self.next, "out of order", receipt)
         ending = seq * FRAGMENTS - 1
         if seq < self.next or ending >= len(self.sent):
             tally.complain("before it was sent, or twice", receipt)
             return
-        absent = [name for name in tally.outputs if name not in self.open]
-        tally.lost += len(absent) + seq - self.next
-        self._hold(receipt["outcome"] == "ok" and not absent, "not as asked", receipt)
+        self._absent(receipt)
+        tally.lost += seq - self.next
+        self._hold(receipt["outcome"] != "failed", "failed", receipt)
+        if receipt["outcome"] == "degraded":
+            tally.complain("degraded", receipt)
         self._hold(receipt["frames_in"] == tally.pictures, "not of its pictures", receipt)
         for name in self.open.keys() & tally.outputs.keys():
             if "video" in tally.outputs[name]:
@@ -86,15 +88,24 @@ class Ledger:
             if "audio" in tally.outputs[name]:
                 self._hold(receipt["audio_samples"].get(name, 0) > 0, "sound left out", receipt)
         share = sum(header["bytes"] for header in self.open.values()) / tally.sizes[seq - 1]
-        self._hold(LEAST <= share <= MOST, "hollow", receipt)
-        if self.last is not None:
-            tally.latencies.append((self.sent[ending], (self.last - self.sent[ending]) * 1e3))
+        self._hold(LEAST <= share <= MOST or len(self.open) < len(tally.outputs), "hollow", receipt)
+        tally.latencies.append((self.sent[ending], ((self.last or at) - self.sent[ending]) * 1e3))
         tally.failed += self.wrong
+        self.outcomes[receipt["outcome"]] += 1
         self.next, self.open, self.wrong, self.last = seq + 1, {}, False, None
+
+    def _absent(self, receipt):
+        """What a segment lacks goes on later; it is lost where the receipt doesn't say so."""
+        told = {entry["output"] for entry in receipt.get("degraded", []) if entry["what"] == "rung_left_out"}
+        for name in self.tally.outputs.keys() - self.open.keys():
+            self.ends.pop(name, None)
+            if receipt["outcome"] != "failed" and name not in told:
+                self.tally.lost += 1
+                self._hold(False, "an output is lost", receipt)
 
     def finished(self, told):
         self.done = True
-        if told["segments"] != self.next - 1 or told["failed"] or told["degraded"]:
+        if [told["segments"], told["failed"], told["degraded"]] != [self.next - 1, self.outcomes["failed"], self.outcomes["degraded"]]:
             self.tally.complain("the sums", told)
 
     def settle(self, why):
