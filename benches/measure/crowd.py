@@ -216,8 +216,8 @@ class Session:
         self.ledger.receipt(message, self.came)
 
     def _error(self, message):
-        # A failed segment's is in its receipt, too.
-        if message["fatal"]:
+        # A failed segment's is in its receipt, too; that of being turned away, in the close.
+        if message["fatal"] and message["code"] != "full":
             self.crowd.tally.complain("an error", message)
 
     def _done(self, message):
