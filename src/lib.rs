@@ -30,6 +30,8 @@ pub mod cloud;
 pub mod rollout;
 /// HTTP and WebSocket: routes, limits, health.
 pub mod server;
+/// Bytes that lie in several places and are written as one.
+mod chunks;
 /// How long others are waited for.
 pub mod patience;
 /// Logs, traces, and every metric in one list.

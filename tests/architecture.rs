@@ -10,7 +10,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("segment", &["media"]),
     ("protocol", &["job"]),
     ("ladder", &["media", "job", "protocol"]),
-    ("ipc", &["job", "media"]),
+    ("chunks", &[]),
+    ("ipc", &["job", "media", "chunks"]),
     ("worker", &["job", "ipc", "media"]),
     ("config", &[]),
     ("allocator", &[]),
@@ -20,7 +21,22 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("session", &["media", "segment", "job", "ladder", "pool", "telemetry", "protocol", "config"]),
     ("cloud", &["config"]),
     ("rollout", &["cloud"]),
-    ("server", &["session", "pool", "telemetry", "protocol", "config", "job", "media", "cloud", "rollout", "patience"]),
+    (
+        "server",
+        &[
+            "session",
+            "pool",
+            "telemetry",
+            "protocol",
+            "config",
+            "job",
+            "media",
+            "cloud",
+            "rollout",
+            "patience",
+            "chunks",
+        ],
+    ),
 ];
 
 #[test]

@@ -1,12 +1,10 @@
 //! The pool's end of the socket: asynchronous, reads hostile frames, writes whole jobs in few system calls.
 
-use std::collections::VecDeque;
-use std::io::IoSlice;
-
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{Error, FromWorker, JobHeader, PREFIX, ToWorkerHeader, length, put_head};
+use crate::chunks::Chunks;
 use crate::job::Job;
 use crate::media::{AccessUnit, Ticks};
 
@@ -160,52 +158,5 @@ impl Open {
     pub async fn write(&mut self, io: &mut (impl AsyncWrite + Unpin)) -> Result<(), Error> {
         io.write_all_buf(&mut self.0).await?;
         Ok(())
-    }
-}
-
-/// Bytes in several places, written as one.
-#[derive(Default)]
-pub(super) struct Chunks {
-    chunks: VecDeque<Bytes>,
-    remaining: usize,
-}
-
-impl Chunks {
-    /// `chunk` is not empty: [`Buf::chunk`] is to be empty only at the end.
-    fn push(&mut self, chunk: Bytes) {
-        self.remaining += chunk.len();
-        self.chunks.push_back(chunk);
-    }
-}
-
-impl Buf for Chunks {
-    fn remaining(&self) -> usize {
-        self.remaining
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.chunks.front().map_or(&[], |chunk| chunk)
-    }
-
-    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let filled = slices.len().min(self.chunks.len());
-        for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
-            *slice = IoSlice::new(chunk);
-        }
-        filled
-    }
-
-    fn advance(&mut self, count: usize) {
-        assert!(count <= self.remaining, "advanced past the end");
-        self.remaining -= count;
-        let mut left = count;
-        while let Some(front) = self.chunks.front_mut() {
-            if left < front.len() {
-                front.advance(left);
-                return;
-            }
-            left -= front.len();
-            self.chunks.pop_front();
-        }
     }
 }

@@ -1,16 +1,15 @@
 //! A WebSocket (RFC 6455) with every buffer bounded: the handshake, messages in, messages out, pings, and the close. What
 //! messages mean is left to `stream`.
 //!
-//! A message goes out in fragments, so that of what a client doesn't read only a fragment is copied, and pings and pongs
-//! have their turn within a message that takes long. Axum's own WebSocket has neither fragments nor the bytes of a message
-//! that is not whole.
+//! A message goes out in fragments, so that pings and pongs have their turn within a message that takes long; they are written
+//! from where they lie. Axum's own WebSocket has neither fragments nor the bytes of a message that is not whole.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -18,7 +17,7 @@ use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::{Sink, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -27,20 +26,24 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
-use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader, Utf8Bytes};
+use tokio_tungstenite::tungstenite::protocol::frame::{FrameHeader, Utf8Bytes};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_util::io::poll_write_buf;
 
 use super::problem::Problem;
 use super::wire::Counter;
+use crate::chunks::Chunks;
 use crate::patience;
 
 /// Most payload in one frame to a client.
 const FRAGMENT: usize = 32 << 10;
 /// Read at once. Allocated for each socket, also for an idle one.
-const READ_BUFFER: usize = 8 << 10;
-/// A frame on its way and pongs behind it. Past this, a pong takes the place of the one before it (RFC 6455 5.5.3).
-const WRITE_BUFFER: usize = 2 * FRAGMENT;
+const READ_BUFFER: usize = 16 << 10;
+/// Fragments that are handed to the operating system at once.
+const TOGETHER: usize = 4;
+/// Pings and pongs that wait. Past this, a pong takes the place of the one before it (RFC 6455 5.5.3).
+const WRITE_BUFFER: usize = 4 << 10;
 /// Pings and pongs of a client: so many at once, then one in each period; meanwhile the client is not read.
 const CONTROL_BURST: u32 = 200;
 const CONTROL_PERIOD: Duration = Duration::from_millis(10);
@@ -137,10 +140,50 @@ impl From<Error> for Lost {
 }
 
 /// Locked only within a poll, and both ends are used by one task: there is nobody to wait for.
-type Shared<S> = Arc<Mutex<WebSocketStream<S>>>;
+type Shared<S> = Arc<Mutex<WebSocketStream<Outlet<S>>>>;
 
-fn lock<S>(shared: &Shared<S>) -> MutexGuard<'_, WebSocketStream<S>> {
+fn lock<S>(shared: &Shared<S>) -> MutexGuard<'_, WebSocketStream<Outlet<S>>> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What tungstenite writes to. It would copy each frame into its buffer: those of messages are put here instead, when nothing
+/// else waits, and what it writes (pings, pongs, the close) goes behind them.
+struct Outlet<S> {
+    stream: S,
+    frames: Chunks,
+}
+
+impl<S: AsyncWrite + Unpin> Outlet<S> {
+    fn poll_frames(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.frames.has_remaining() {
+            if ready!(poll_write_buf(Pin::new(&mut self.stream), cx, &mut self.frames))? == 0 {
+                return Poll::Ready(Err(ErrorKind::WriteZero.into()));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Outlet<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Outlet<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_frames(cx))?;
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_frames(cx))?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// The two ends of a socket; one task has to have both. `received` counts the bytes that come through `stream`.
@@ -154,7 +197,8 @@ where
         .max_write_buffer_size(WRITE_BUFFER)
         .max_message_size(Some(limits.message))
         .max_frame_size(Some(limits.message));
-    let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
+    let outlet = Outlet { stream, frames: Chunks::default() };
+    let socket = WebSocketStream::from_raw_socket(outlet, Role::Server, Some(config)).await;
     let shared = Arc::new(Mutex::new(socket));
     let reader = Reader {
         shared: shared.clone(),
@@ -271,48 +315,52 @@ pub struct Writer<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
-    /// Returns when the last byte has been handed to the operating system.
+    /// Returns when the last byte has been handed to the operating system. Of a message that this is dropped within, the fragment
+    /// that was begun still goes out whole.
     pub async fn send_text(&mut self, text: String) -> Result<(), Lost> {
-        self.send(Data::Text, [text.into()]).await
+        self.send(Data::Text, fragments(text.into())).await
     }
 
     /// As [`Self::send_text`], one message of both parts.
     pub async fn send_binary(&mut self, head: Bytes, payload: Bytes) -> Result<(), Lost> {
         if head.len() + payload.len() <= FRAGMENT {
-            return self.send(Data::Binary, [[head, payload].concat().into()]).await;
+            return self.send(Data::Binary, [[head, payload]]).await;
         }
-        self.send(Data::Binary, [head, payload]).await
+        self.send(Data::Binary, fragments(head).chain(fragments(payload))).await
     }
 
-    async fn send(&mut self, kind: Data, parts: impl IntoIterator<Item = Bytes>) -> Result<(), Lost> {
-        let mut fragments = parts.into_iter().flat_map(fragments).peekable();
+    /// `frames`: the payload of each, in two parts.
+    async fn send(&mut self, kind: Data, frames: impl IntoIterator<Item = [Bytes; 2]>) -> Result<(), Lost> {
+        let mut frames = frames.into_iter().peekable();
         let mut opcode = OpCode::Data(kind);
-        while let Some(payload) = fragments.next() {
-            let header = FrameHeader { is_final: fragments.peek().is_none(), opcode, ..FrameHeader::default() };
-            self.put(Message::Frame(Frame::from_payload(header, payload))).await?;
-            opcode = OpCode::Data(Data::Continue);
+        while frames.peek().is_some() {
+            let (mut together, mut heads) = (Chunks::default(), BytesMut::new());
+            for _ in 0..TOGETHER {
+                let Some(payload) = frames.next() else { break };
+                let header = FrameHeader { is_final: frames.peek().is_none(), opcode, ..FrameHeader::default() };
+                let length = payload.iter().map(Bytes::len).sum::<usize>();
+                header.format(length as u64, &mut (&mut heads).writer())?;
+                together.push(heads.split().freeze());
+                payload.into_iter().filter(|part| !part.is_empty()).for_each(|part| together.push(part));
+                opcode = OpCode::Data(Data::Continue);
+            }
+            self.flush().await?;
+            lock(&self.shared).get_mut().frames = together;
         }
-        poll_fn(|cx| Pin::new(&mut *lock(&self.shared)).poll_flush(cx)).await.map_err(Lost::from)
+        self.flush().await
     }
 
-    /// Puts a frame into the buffer once that is empty.
-    async fn put(&mut self, message: Message) -> Result<(), Lost> {
-        let mut message = Some(message);
-        let put = poll_fn(|cx| {
-            let mut socket = lock(&self.shared);
-            ready!(Pin::new(&mut *socket).poll_flush(cx))?;
-            Poll::Ready(message.take().map_or(Ok(()), |message| Pin::new(&mut *socket).start_send(message)))
-        });
-        put.await.map_err(Lost::from)
+    async fn flush(&mut self) -> Result<(), Lost> {
+        poll_fn(|cx| Pin::new(&mut *lock(&self.shared)).poll_flush(cx)).await.map_err(Lost::from)
     }
 }
 
-fn fragments(mut part: Bytes) -> impl Iterator<Item = Bytes> {
+fn fragments(mut part: Bytes) -> impl Iterator<Item = [Bytes; 2]> {
     let mut first = true;
     std::iter::from_fn(move || {
         let more = !part.is_empty() || first;
         first = false;
-        more.then(|| part.split_to(part.len().min(FRAGMENT)))
+        more.then(|| [part.split_to(part.len().min(FRAGMENT)), Bytes::new()])
     })
 }
 
@@ -323,10 +371,11 @@ where
 {
     let closing = async {
         let frame = CloseFrame { code: code.into(), reason: Utf8Bytes::from_static(reason) };
-        if writer.put(Message::Close(Some(frame))).await.is_err() {
+        if writer.flush().await.is_err() {
             return;
         }
-        let flushed = poll_fn(|cx| Pin::new(&mut *lock(&writer.shared)).poll_flush(cx)).await;
+        let _ = Pin::new(&mut *lock(&writer.shared)).start_send(Message::Close(Some(frame)));
+        let flushed = writer.flush().await;
         // What the client still sends is read and dropped: a reset would take what it has not read yet.
         while flushed.is_ok() && matches!(reader.message().await, Ok(message) if !message.is_close()) {}
         if reader.unreadable {
