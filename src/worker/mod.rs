@@ -8,6 +8,7 @@ mod colour;
 mod elements;
 mod encoder;
 mod fields;
+mod lanes;
 mod look;
 mod order;
 mod pcm;

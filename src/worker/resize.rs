@@ -1,20 +1,17 @@
 //! Resizing of planes, of 8 or 10 bits a sample, with a cubic that is stretched as far as the plane shrinks.
 //!
-//! Both passes run along columns: thirty-two lines are filtered, turned over, filtered again and turned back. That way
-//! each step works on neighbours in memory, whatever the ratio. The steps are kept out of line: in one function, the
-//! compiler takes their vectors to pieces. Which plane lies where is told by [`super::scaler`].
+//! Lines are filtered down, thirty-two of them turned over, filtered again and turned back. That way each step works on
+//! neighbours in memory, whatever the ratio; what is between the steps stays in the caches. The sums are [`super::lanes`]'. Which
+//! plane lies where is told by [`super::scaler`].
 
 use std::array;
 
-use wide::{i16x8, u8x16, u16x8};
+use pulp::NullaryFnOnce;
+use pulp::bytemuck::cast;
+use wide::{u8x16, u16x8};
 
-/// Samples that go through a filter together: lines of the plane, or columns.
-const LANES: usize = 32;
-/// As numbers of 16 bits, each sample shifted up so far that the largest fills 15 bits.
-type Wide = [i16x8; 4];
+use super::lanes::{Avx2, Eights, HIGHEST, LANES, Lanes, ONE, Tens, Usual};
 
-/// What weights that add up to one add up to.
-const ONE: i32 = 1 << 14;
 /// Of the family of cubics; swscale's choice. Catmull and Rom's is -0.5.
 const SHARPNESS: f64 = -0.6;
 
@@ -69,12 +66,6 @@ impl Axis {
         self.starts.len()
     }
 
-    /// The samples that `count` samples from the `n`th on are made from: where they start, and how many they are.
-    fn reach(&self, n: usize, count: usize) -> (usize, usize) {
-        let (first, last) = (self.starts[n], self.starts[n + count - 1]);
-        (first, last + self.taps - first)
-    }
-
     fn weights(&self, n: usize) -> &[i16] {
         &self.weights[n * self.taps..][..self.taps]
     }
@@ -91,27 +82,26 @@ fn cubic(x: f64) -> f64 {
     }
 }
 
-/// How samples lie in memory.
+/// How samples lie in memory, and on their way through the filters.
 pub trait Depth {
     /// Bytes of a sample.
     const BYTES: usize;
-    /// Bits below the point after [`Self::multiply`].
-    const FRACTION: i32;
-    /// Whether products are cut off, by half a unit on average, and not rounded.
-    const CUTS_OFF: bool;
-    const NONE: Self::Line;
-    /// [`LANES`] samples.
-    type Line: Copy;
+    /// On its way.
+    type Sample: Copy + Default;
 
-    /// From as many bytes as a line has.
-    fn read(bytes: &[u8]) -> Self::Line;
-    fn widen(line: Self::Line) -> Wide;
-    fn multiply(samples: i16x8, weight: i16x8) -> i16x8;
-    fn narrow(samples: Wide) -> Self::Line;
-    /// [`LANES`] lines to as many columns.
-    fn turn_into_columns(lines: &[Self::Line; LANES], columns: &mut [Wide]);
-    /// `count` lines, `width` samples of each, of columns that are as many as [`LANES`] divides.
-    fn write_lines(made: &[Self::Line], target: &mut [u8], stride: usize, width: usize, count: usize);
+    /// From as many bytes as [`LANES`] samples have; with fewer, none is read.
+    fn read(bytes: &[u8]) -> [Self::Sample; LANES];
+    /// To as many bytes; to fewer, none is written.
+    fn write(samples: &[Self::Sample; LANES], bytes: &mut [u8]);
+    /// The sums of as many times `N` samples as there are `taps`, each by its weight. `read`: they are as they were read.
+    fn weigh<const N: usize>(
+        lanes: impl Lanes,
+        samples: impl Iterator<Item = ([[Self::Sample; LANES]; N], i16)>,
+        taps: usize,
+        read: bool,
+    ) -> [[Self::Sample; LANES]; N];
+    /// Lines become columns, and columns lines.
+    fn turn(lines: [&[Self::Sample; LANES]; LANES], columns: &mut [[Self::Sample; LANES]; LANES]);
 }
 
 /// 8 bits, in a byte.
@@ -124,24 +114,31 @@ pub enum Ten {}
 pub struct Resizer<D: Depth> {
     across: Axis,
     down: Axis,
-    /// A stretch of [`LANES`] columns of the source, line by line.
-    tile: Vec<Wide>,
-    /// The source's columns, of [`LANES`] lines of the target's height.
-    columns: Vec<Wide>,
+    /// [`LANES`] lines of the target's height and the source's width.
+    lines: Vec<[D::Sample; LANES]>,
+    /// Their columns.
+    columns: Vec<[D::Sample; LANES]>,
     /// The target's columns, of the same lines.
-    made: Vec<D::Line>,
+    made: Vec<[D::Sample; LANES]>,
+    avx2: Option<Avx2>,
 }
 
 impl<D: Depth> Resizer<D> {
     pub fn new(across: Axis, down: Axis) -> Self {
-        let strips = (0..down.target()).step_by(LANES);
-        let tallest = strips.map(|y| down.reach(y, LANES.min(down.target() - y)).1).max().unwrap_or_default();
+        Self::with(across, down, Avx2::try_new())
+    }
+
+    /// None: by the vectors that every processor has.
+    pub fn with(across: Axis, down: Axis, avx2: Option<Avx2>) -> Self {
+        let none = [D::Sample::default(); LANES];
+        let blocks = across.source.div_ceil(LANES);
         Self {
-            tile: vec![[i16x8::ZERO; 4]; tallest],
-            columns: vec![[i16x8::ZERO; 4]; across.source.next_multiple_of(LANES)],
-            made: vec![D::NONE; across.target().next_multiple_of(LANES)],
+            lines: vec![none; LANES * apart(blocks)],
+            columns: vec![none; blocks * LANES],
+            made: vec![none; across.target().next_multiple_of(LANES)],
             across,
             down,
+            avx2,
         }
     }
 
@@ -155,129 +152,163 @@ impl<D: Depth> Resizer<D> {
             return false;
         }
         for y in (0..height).step_by(LANES) {
+            let target = &mut target[y * target_stride..];
             let count = LANES.min(height - y);
-            let (first, reach) = self.down.reach(y, count);
-            for x in (0..self.across.source).step_by(LANES) {
-                let tile = &mut self.tile[..reach];
-                let width = LANES.min(self.across.source - x);
-                read_tile::<D>(tile, &source[first * stride + x * D::BYTES..], stride, width);
-                let lines = filter_down::<D>(tile, &self.down, y, count);
-                D::turn_into_columns(&lines, &mut self.columns[x..x + LANES]);
+            match self.avx2 {
+                Some(lanes) => self.filter(lanes, (source, stride), y, count),
+                None => self.filter(Usual, (source, stride), y, count),
             }
-            filter_across::<D>(&mut self.made, &self.columns, &self.across);
-            D::write_lines(&self.made, &mut target[y * target_stride..], target_stride, width, count);
+            for (x, columns) in (0..width).step_by(LANES).zip(self.made.as_chunks::<LANES>().0) {
+                let bytes = D::BYTES * LANES.min(width - x);
+                let mut lines = [[D::Sample::default(); LANES]; LANES];
+                D::turn(columns.each_ref(), &mut lines);
+                for (n, line) in lines.iter().enumerate().take(count) {
+                    let target = &mut target[n * target_stride + x * D::BYTES..][..bytes];
+                    if bytes == LANES * D::BYTES {
+                        D::write(line, target);
+                    } else {
+                        write_part::<D>(line, target);
+                    }
+                }
+            }
         }
         true
     }
+
+    /// Makes the target's columns of `count` of its lines.
+    fn filter(&mut self, lanes: impl Lanes, (source, stride): (&[u8], usize), y: usize, count: usize) {
+        let blocks = self.across.source.div_ceil(LANES);
+        for (line, y) in self.lines.chunks_exact_mut(apart(blocks)).zip(y..y + count) {
+            let source = &source[self.down.starts[y] * stride..];
+            let (weights, width) = (self.down.weights(y), self.across.source * D::BYTES);
+            lanes.run(Down::<D, _> { lanes, source, stride, width, weights, line: &mut line[..blocks] });
+        }
+        for (block, columns) in self.columns.as_chunks_mut().0.iter_mut().enumerate() {
+            D::turn(array::from_fn(|n| &self.lines[n * apart(blocks) + block]), columns);
+        }
+        lanes.run(Across::<D, _> { lanes, columns: &self.columns, axis: &self.across, made: &mut self.made });
+    }
+}
+
+/// How many blocks apart lines of so many lie: at an odd distance, so that the caches hold parts of all lines.
+fn apart(blocks: usize) -> usize {
+    blocks | 1
 }
 
 fn fits(len: usize, stride: usize, width: usize, height: usize) -> bool {
     stride >= width && height.checked_sub(1).is_some_and(|above| above * stride + width <= len)
 }
 
-#[inline(never)]
-fn read_tile<D: Depth>(tile: &mut [Wide], source: &[u8], stride: usize, width: usize) {
-    const MOST: usize = 2 * LANES;
-    let mut part = [0; MOST];
-    for (y, samples) in tile.iter_mut().enumerate() {
-        let line = &source[y * stride..][..width * D::BYTES];
-        *samples = D::widen(if width == LANES {
-            D::read(line)
-        } else {
-            part[..line.len()].copy_from_slice(line);
-            D::read(&part[..LANES * D::BYTES])
-        });
-    }
+/// A line of lines of the source.
+struct Down<'a, D: Depth, L> {
+    lanes: L,
+    source: &'a [u8],
+    stride: usize,
+    /// Bytes of a line.
+    width: usize,
+    weights: &'a [i16],
+    line: &'a mut [[D::Sample; LANES]],
 }
 
-#[inline(never)]
-fn filter_down<D: Depth>(tile: &[Wide], down: &Axis, y: usize, count: usize) -> [D::Line; LANES] {
-    let mut lines = [D::NONE; LANES];
-    let first = down.starts[y];
-    for (n, line) in lines[..count].iter_mut().enumerate() {
-        *line = weigh::<D>(&tile[down.starts[y + n] - first..], down.weights(y + n));
-    }
-    lines
-}
+impl<D: Depth, L: Lanes> NullaryFnOnce for Down<'_, D, L> {
+    type Output = ();
 
-#[inline(never)]
-fn filter_across<D: Depth>(made: &mut [D::Line], columns: &[Wide], across: &Axis) {
-    for ((column, &start), weights) in made.iter_mut().zip(&across.starts).zip(across.weights.chunks_exact(across.taps))
-    {
-        *column = weigh::<D>(&columns[start..], weights);
-    }
-}
-
-/// The sum of the samples, each by its weight.
-#[inline(always)]
-fn weigh<D: Depth>(samples: &[Wide], weights: &[i16]) -> D::Line {
-    let half = 1 << (D::FRACTION - 1);
-    let lost = if D::CUTS_OFF { (weights.len() / 2) as i16 } else { 0 };
-    let mut sum = [i16x8::splat(half + lost); 4];
-    for (sample, &weight) in samples.iter().zip(weights) {
-        let weight = i16x8::splat(weight);
-        for lane in 0..4 {
-            sum[lane] += D::multiply(sample[lane], weight);
+    #[inline(always)]
+    fn call(self) {
+        let Self { lanes, source, stride, width, weights, line } = self;
+        let bytes = LANES * D::BYTES;
+        let taps = weights.len();
+        // Two at a time: what the loops cost is as much as what the sums do.
+        let (pairs, rest) = line.as_chunks_mut::<2>();
+        let (whole, mut at) = (width / bytes, 0);
+        for pair in pairs.iter_mut().take(whole / 2) {
+            let lines = source[at..].chunks(stride).zip(weights);
+            let read = |(line, &weight): (&[u8], _)| ([D::read(line), D::read(&line[bytes..])], weight);
+            *pair = D::weigh(lanes, lines.map(read), taps, true);
+            at += 2 * bytes;
+        }
+        for made in pairs.iter_mut().skip(whole / 2).flatten().chain(rest) {
+            let lines = source[at..].chunks(stride).zip(weights);
+            let part = bytes.min(width - at);
+            let read = |(line, &weight): (&[u8], _)| ([read_part::<D>(&line[..part])], weight);
+            [*made] = D::weigh(lanes, lines.map(read), taps, true);
+            at += part;
         }
     }
-    D::narrow(sum.map(|sum| sum >> D::FRACTION))
+}
+
+/// Of the largest depth, those of [`LANES`] samples.
+const MOST_BYTES: usize = 2 * LANES;
+
+#[inline(never)]
+fn write_part<D: Depth>(samples: &[D::Sample; LANES], bytes: &mut [u8]) {
+    let mut part = [0; MOST_BYTES];
+    D::write(samples, &mut part);
+    bytes.copy_from_slice(&part[..bytes.len()]);
+}
+
+#[inline(never)]
+fn read_part<D: Depth>(bytes: &[u8]) -> [D::Sample; LANES] {
+    let mut part = [0; MOST_BYTES];
+    part[..bytes.len()].copy_from_slice(bytes);
+    D::read(&part[..LANES * D::BYTES])
+}
+
+/// The target's columns of the source's.
+struct Across<'a, D: Depth, L> {
+    lanes: L,
+    columns: &'a [[D::Sample; LANES]],
+    axis: &'a Axis,
+    made: &'a mut [[D::Sample; LANES]],
+}
+
+impl<D: Depth, L: Lanes> NullaryFnOnce for Across<'_, D, L> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { lanes, columns, axis, made } = self;
+        for ((made, &start), weights) in made.iter_mut().zip(&axis.starts).zip(axis.weights.chunks_exact(axis.taps)) {
+            let samples = columns[start..start + axis.taps].iter().zip(weights);
+            [*made] = D::weigh(lanes, samples.map(|(samples, &weight)| ([*samples], weight)), axis.taps, false);
+        }
+    }
 }
 
 impl Depth for Eight {
     const BYTES: usize = 1;
-    const FRACTION: i32 = 5;
-    const CUTS_OFF: bool = true;
-    const NONE: Self::Line = [u8x16::ZERO; 2];
-    type Line = [u8x16; 2];
+    type Sample = u8;
 
     #[inline(always)]
-    fn read(bytes: &[u8]) -> Self::Line {
-        match bytes.as_chunks().0 {
-            [a, b] => [u8x16::new(*a), u8x16::new(*b)],
-            _ => Self::NONE,
+    fn read(bytes: &[u8]) -> Eights {
+        bytes.first_chunk().copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn write(samples: &Eights, bytes: &mut [u8]) {
+        if let Some(bytes) = bytes.first_chunk_mut::<LANES>() {
+            let [a, b]: [u8x16; 2] = cast(*samples);
+            *bytes = cast([a ^ u8x16::splat(HIGHEST), b ^ u8x16::splat(HIGHEST)]);
         }
     }
 
     #[inline(always)]
-    fn widen([a, b]: Self::Line) -> Wide {
-        let parts = [i16x8::from_u8x16_low(a), i16x8::from_u8x16_high(a)];
-        let more = [i16x8::from_u8x16_low(b), i16x8::from_u8x16_high(b)];
-        [parts[0] << 7, parts[1] << 7, more[0] << 7, more[1] << 7]
-    }
-
-    #[inline(always)]
-    fn multiply(samples: i16x8, weight: i16x8) -> i16x8 {
-        samples.mul_keep_high(weight)
-    }
-
-    #[inline(always)]
-    fn narrow([a, b, c, d]: Wide) -> Self::Line {
-        [u8x16::narrow_i16x8(a, b), u8x16::narrow_i16x8(c, d)]
+    fn weigh<const N: usize>(
+        lanes: impl Lanes,
+        samples: impl Iterator<Item = ([Eights; N], i16)>,
+        taps: usize,
+        read: bool,
+    ) -> [Eights; N] {
+        lanes.eights(samples, taps, read)
     }
 
     #[inline(never)]
-    fn turn_into_columns(lines: &[Self::Line; LANES], columns: &mut [Wide]) {
-        for (half, columns) in columns.chunks_exact_mut(16).enumerate() {
-            let above = turn(array::from_fn(|n| lines[n][half]));
-            let below = turn(array::from_fn(|n| lines[n + 16][half]));
-            for (column, halves) in columns.iter_mut().zip(above.into_iter().zip(below)) {
-                *column = Self::widen(halves.into());
-            }
-        }
-    }
-
-    #[inline(never)]
-    fn write_lines(made: &[Self::Line], target: &mut [u8], stride: usize, width: usize, count: usize) {
-        for (x, columns) in (0..width).step_by(16).zip(made.chunks_exact(16)) {
-            let width = 16.min(width - x);
-            for half in 0..2 {
-                let lines = turn(array::from_fn(|n| columns[n][half]));
-                for (n, line) in lines.iter().enumerate().take(count.saturating_sub(16 * half)) {
-                    let to = &mut target[(16 * half + n) * stride + x..][..width];
-                    match to.first_chunk_mut() {
-                        Some(to) => *to = line.to_array(),
-                        None => to.copy_from_slice(&line.as_array()[..width]),
-                    }
+    fn turn(lines: [&Eights; LANES], columns: &mut [Eights; LANES]) {
+        for (x, columns) in columns.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            for (y, lines) in lines.as_chunks::<16>().0.iter().enumerate() {
+                let part = turn(array::from_fn(|n| cast(lines[n].as_chunks::<16>().0[x])));
+                for (column, part) in columns.iter_mut().zip(part) {
+                    column.as_chunks_mut().0[y] = part.to_array();
                 }
             }
         }
@@ -286,68 +317,45 @@ impl Depth for Eight {
 
 impl Depth for Ten {
     const BYTES: usize = 2;
-    const FRACTION: i32 = 4;
-    const CUTS_OFF: bool = false;
-    const NONE: Self::Line = [i16x8::ZERO; 4];
-    type Line = [i16x8; 4];
+    type Sample = u16;
 
     #[inline(always)]
-    fn read(bytes: &[u8]) -> Self::Line {
-        let part = |bytes: &[[u8; 2]; 8]| i16x8::new(bytes.map(i16::from_le_bytes));
-        match bytes.as_chunks().0.as_chunks().0 {
-            [a, b, c, d] => [part(a), part(b), part(c), part(d)],
-            _ => Self::NONE,
+    fn read(bytes: &[u8]) -> Tens {
+        let mut samples: Tens = bytes.first_chunk::<{ 2 * LANES }>().map_or([0; LANES], |bytes| cast(*bytes));
+        for sample in &mut samples {
+            *sample = u16::from_le(*sample);
+        }
+        samples
+    }
+
+    #[inline(always)]
+    fn write(samples: &Tens, bytes: &mut [u8]) {
+        for (bytes, sample) in bytes.as_chunks_mut().0.iter_mut().zip(samples) {
+            *bytes = sample.to_le_bytes();
         }
     }
 
     #[inline(always)]
-    fn widen(line: Self::Line) -> Wide {
-        line.map(|part| part << 5)
-    }
-
-    #[inline(always)]
-    fn multiply(samples: i16x8, weight: i16x8) -> i16x8 {
-        samples.mul_scale_round(weight)
-    }
-
-    #[inline(always)]
-    fn narrow(samples: Wide) -> Self::Line {
-        samples.map(|part| part.max(i16x8::ZERO).min(i16x8::splat(1023)))
+    fn weigh<const N: usize>(
+        lanes: impl Lanes,
+        samples: impl Iterator<Item = ([Tens; N], i16)>,
+        _: usize,
+        _: bool,
+    ) -> [Tens; N] {
+        lanes.tens(samples)
     }
 
     #[inline(never)]
-    fn turn_into_columns(lines: &[Self::Line; LANES], columns: &mut [Wide]) {
-        for (part, columns) in columns.chunks_exact_mut(8).enumerate() {
-            for (to, lines) in lines.chunks_exact(8).enumerate() {
-                let turned = transpose(array::from_fn(|n| lines[n][part]));
-                for (column, samples) in columns.iter_mut().zip(turned) {
-                    column[to] = samples << 5;
+    fn turn(lines: [&Tens; LANES], columns: &mut [Tens; LANES]) {
+        for (x, columns) in columns.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            for (y, lines) in lines.as_chunks::<8>().0.iter().enumerate() {
+                let part = u16x8::transpose(array::from_fn(|n| cast(lines[n].as_chunks::<8>().0[x])));
+                for (column, part) in columns.iter_mut().zip(part) {
+                    column.as_chunks_mut().0[y] = part.to_array();
                 }
             }
         }
     }
-
-    #[inline(never)]
-    fn write_lines(made: &[Self::Line], target: &mut [u8], stride: usize, width: usize, count: usize) {
-        for (x, columns) in (0..width).step_by(8).zip(made.chunks_exact(8)) {
-            let width = 8.min(width - x);
-            for part in 0..4 {
-                let lines = transpose(array::from_fn(|n| columns[n][part]));
-                for (n, line) in lines.iter().enumerate().take(count.saturating_sub(8 * part)) {
-                    let to = &mut target[(8 * part + n) * stride + 2 * x..][..2 * width];
-                    for (to, sample) in to.as_chunks_mut().0.iter_mut().zip(line.as_array()) {
-                        *to = sample.to_le_bytes();
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn transpose(rows: [i16x8; 8]) -> [i16x8; 8] {
-    let rows = rows.map(|row| u16x8::new(row.to_array().map(|sample| sample as u16)));
-    u16x8::transpose(rows).map(|row| i16x8::new(row.to_array().map(|sample| sample as i16)))
 }
 
 /// Rows become columns: the first half dealt with the second like cards, four times.

@@ -5,7 +5,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 
-use crate::worker::resize::{Axis, Eight, Resizer, Ten};
+use crate::worker::resize::{Axis, Depth, Eight, Resizer, Ten};
 use crate::worker::{elements, scaler};
 
 /// Of a size and another size.
@@ -122,6 +122,26 @@ fn a_flat_plane_stays_as_it_is() {
             assert!(target.iter().all(|&byte| byte == level), "{across:?} {down:?} {level}");
         }
     }
+}
+
+#[test]
+fn the_vectors_of_every_processor_make_what_those_of_this_one_do() {
+    fn alike<D: Depth>(source: &[u8]) {
+        for (across, down) in CHANGES {
+            let made = |mut resizer: Resizer<D>| {
+                let mut target = vec![0; D::BYTES * across.1 * down.1];
+                assert!(resizer.resize(source, D::BYTES * across.0, &mut target, D::BYTES * across.1));
+                target
+            };
+            let usual = made(Resizer::with(axis(across), axis(down), None));
+            assert_eq!(usual, made(Resizer::new(axis(across), axis(down))), "{across:?} {down:?}");
+        }
+    }
+    let bytes = noise(2 * 333 * 401);
+    alike::<Eight>(&bytes);
+    alike::<Ten>(
+        &bytes.iter().enumerate().map(|(n, byte)| if n % 2 == 0 { *byte } else { byte >> 6 }).collect::<Vec<_>>(),
+    );
 }
 
 #[test]

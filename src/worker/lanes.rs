@@ -1,0 +1,169 @@
+//! The arithmetic of [`super::resize`], thirty-two samples at a time: in the vectors of AVX2 where the processor has them,
+//! elsewhere in those that every processor has.
+
+use pulp::bytemuck::cast;
+use pulp::{NullaryFnOnce, i16x16};
+use wide::{i16x8, u8x16};
+
+/// Samples that go through a filter together: of a line, or of a column.
+pub const LANES: usize = 32;
+/// Samples of 8 bits, the highest of which is turned over: as signed numbers they lie around 0.
+pub type Eights = [u8; LANES];
+/// Samples of 10 bits.
+pub type Tens = [u16; LANES];
+
+/// What weights that add up to one add up to.
+pub const ONE: i32 = 1 << 14;
+/// What turns the highest bit of a sample over.
+pub const HIGHEST: u8 = 0x80;
+
+/// Bits below the point in sums of products: samples of 8 bits fill 16, those of 10 bits 15.
+const EIGHTS: i32 = 6;
+const TENS: i32 = 4;
+const HALF_OF_EIGHTS: i16 = 1 << (EIGHTS - 1);
+const HALF_OF_TENS: i16 = 1 << (TENS - 1);
+/// Bits above samples of 10 bits, but for the sign.
+const ABOVE_TENS: i32 = 5;
+const MOST_OF_TENS: i16 = 1023;
+
+/// The sums, in one kind of vectors. What is not inlined into [`Self::run`] is slow.
+pub trait Lanes: Copy {
+    /// Calls it where it is compiled for these vectors.
+    fn run(self, work: impl NullaryFnOnce<Output = ()>);
+
+    /// The sums of `N` times as many samples, each by its weight; `taps`: how many weights there are. A product is cut off, by
+    /// half a unit on average. `turn`: their highest bit is still to be turned over.
+    fn eights<const N: usize>(
+        self,
+        samples: impl Iterator<Item = ([Eights; N], i16)>,
+        taps: usize,
+        turn: bool,
+    ) -> [Eights; N];
+
+    /// The same, each product rounded.
+    fn tens<const N: usize>(self, samples: impl Iterator<Item = ([Tens; N], i16)>) -> [Tens; N];
+}
+
+/// Of AVX2.
+pub use pulp::x86::V3 as Avx2;
+
+impl Lanes for Avx2 {
+    #[inline(always)]
+    fn run(self, work: impl NullaryFnOnce<Output = ()>) {
+        self.vectorize(work);
+    }
+
+    #[inline(always)]
+    fn eights<const N: usize>(
+        self,
+        samples: impl Iterator<Item = ([Eights; N], i16)>,
+        taps: usize,
+        turn: bool,
+    ) -> [Eights; N] {
+        let (none, turned) = (self.avx._mm256_setzero_si256(), self.splat_u8x32(if turn { HIGHEST } else { 0 }));
+        let mut sums = [[self.splat_i16x16(HALF_OF_EIGHTS + (taps / 2) as i16); 2]; N];
+        for (samples, weight) in samples {
+            let weight = self.splat_i16x16(weight);
+            for (sum, samples) in sums.iter_mut().zip(samples) {
+                let samples = cast(self.xor_u8x32(cast(samples), turned));
+                let low = cast(self.avx2._mm256_unpacklo_epi8(none, samples));
+                let high = cast(self.avx2._mm256_unpackhi_epi8(none, samples));
+                sum[0] = self.wrapping_add_i16x16(sum[0], self.widening_mul_i16x16(low, weight).1);
+                sum[1] = self.wrapping_add_i16x16(sum[1], self.widening_mul_i16x16(high, weight).1);
+            }
+        }
+        let mut made = [[0; LANES]; N];
+        for (made, [low, high]) in made.iter_mut().zip(sums) {
+            let (low, high) = (self.shr_const_i16x16::<EIGHTS>(low), self.shr_const_i16x16::<EIGHTS>(high));
+            *made = cast(self.pack_with_signed_saturation_i16x16(low, high));
+        }
+        made
+    }
+
+    #[inline(always)]
+    fn tens<const N: usize>(self, samples: impl Iterator<Item = ([Tens; N], i16)>) -> [Tens; N] {
+        let mut sums = [[self.splat_i16x16(HALF_OF_TENS); 2]; N];
+        for (samples, weight) in samples {
+            let weight = cast(self.splat_i16x16(weight));
+            for (sum, samples) in sums.iter_mut().zip(samples) {
+                for (sum, samples) in sum.iter_mut().zip(cast::<_, [i16x16; 2]>(samples)) {
+                    let samples = cast(self.shl_const_i16x16::<ABOVE_TENS>(samples));
+                    *sum = self.wrapping_add_i16x16(*sum, cast(self.avx2._mm256_mulhrs_epi16(samples, weight)));
+                }
+            }
+        }
+        let (least, most) = (self.splat_i16x16(0), self.splat_i16x16(MOST_OF_TENS));
+        let mut made = [[0; LANES]; N];
+        for (made, mut sum) in made.iter_mut().zip(sums) {
+            for sum in &mut sum {
+                *sum = self.min_i16x16(self.max_i16x16(self.shr_const_i16x16::<TENS>(*sum), least), most);
+            }
+            *made = cast(sum);
+        }
+        made
+    }
+}
+
+/// Of every processor.
+#[derive(Clone, Copy)]
+pub struct Usual;
+
+impl Lanes for Usual {
+    #[inline(always)]
+    fn run(self, work: impl NullaryFnOnce<Output = ()>) {
+        work.call();
+    }
+
+    #[inline(always)]
+    fn eights<const N: usize>(
+        self,
+        samples: impl Iterator<Item = ([Eights; N], i16)>,
+        taps: usize,
+        turn: bool,
+    ) -> [Eights; N] {
+        let turned = u8x16::splat(if turn { HIGHEST } else { 0 });
+        let mut sums = [[i16x8::splat(HALF_OF_EIGHTS + (taps / 2) as i16); 4]; N];
+        for (samples, weight) in samples {
+            let weight = i16x8::splat(weight);
+            for (sum, samples) in sums.iter_mut().zip(samples) {
+                let [a, b]: [u8x16; 2] = cast(samples);
+                let (a, b) = (a ^ turned, b ^ turned);
+                let above = [
+                    u8x16::unpack_low(u8x16::ZERO, a),
+                    u8x16::unpack_high(u8x16::ZERO, a),
+                    u8x16::unpack_low(u8x16::ZERO, b),
+                    u8x16::unpack_high(u8x16::ZERO, b),
+                ];
+                for (sum, samples) in sum.iter_mut().zip(above) {
+                    *sum += cast::<_, i16x8>(samples).mul_keep_high(weight);
+                }
+            }
+        }
+        let mut made = [[0; LANES]; N];
+        for (made, sum) in made.iter_mut().zip(sums) {
+            // There is no packing of signed samples.
+            let [a, b, c, d] = sum.map(|sum| (sum >> EIGHTS) + i16x8::splat(i16::from(HIGHEST)));
+            let (low, high) = (u8x16::narrow_i16x8(a, b), u8x16::narrow_i16x8(c, d));
+            *made = cast([low ^ u8x16::splat(HIGHEST), high ^ u8x16::splat(HIGHEST)]);
+        }
+        made
+    }
+
+    #[inline(always)]
+    fn tens<const N: usize>(self, samples: impl Iterator<Item = ([Tens; N], i16)>) -> [Tens; N] {
+        let mut sums = [[i16x8::splat(HALF_OF_TENS); 4]; N];
+        for (samples, weight) in samples {
+            let weight = i16x8::splat(weight);
+            for (sum, samples) in sums.iter_mut().zip(samples) {
+                for (sum, samples) in sum.iter_mut().zip(cast::<_, [i16x8; 4]>(samples)) {
+                    *sum += (samples << ABOVE_TENS).mul_scale_round(weight);
+                }
+            }
+        }
+        let mut made = [[0; LANES]; N];
+        for (made, sum) in made.iter_mut().zip(sums) {
+            *made = cast(sum.map(|sum| (sum >> TENS).max(i16x8::ZERO).min(i16x8::splat(MOST_OF_TENS))));
+        }
+        made
+    }
+}
