@@ -20,6 +20,8 @@ pub struct Rendition<'a> {
     pub index: usize,
     pub spec: &'a VideoSpec,
     pub showing: Showing,
+    /// Threads of its encoder.
+    pub threads: u32,
     pub sink: Arc<dyn Sink>,
     /// Pictures that have been encoded.
     pub count: Arc<AtomicU64>,
@@ -32,7 +34,8 @@ pub struct Showing {
     times: Arc<Times>,
     /// The PTS of the first.
     first: Option<Ticks>,
-    count: u64,
+    /// How many, where that is known.
+    count: Option<u64>,
     /// The number of each picture in the pipeline and its PTS, in order; None: each as it comes.
     chosen: Option<Vec<(u64, Ticks)>>,
 }
@@ -51,7 +54,13 @@ impl Showing {
         let step = if by_field && !own_fields { 2 } else { 1 };
         let Some(schedule) = schedule else {
             let chosen = by_field.then(|| (0..).step_by(step).zip(each.iter().copied()).collect());
-            return Self { rate, times: times.clone(), first: each.first().copied(), count: each.len() as u64, chosen };
+            return Self {
+                rate,
+                times: times.clone(),
+                first: each.first().copied(),
+                count: Some(each.len() as u64),
+                chosen,
+            };
         };
         let rate = spec.fps.unwrap_or((rate.0.saturating_mul(if own_fields { 2 } else { 1 }), rate.1));
         let shown = schedule.shown.iter();
@@ -60,18 +69,18 @@ impl Showing {
             rate,
             times: Arc::new(Times::new(chosen.iter().map(|&(_, pts)| pts), rate)),
             first: chosen.first().map(|&(_, pts)| pts),
-            count: chosen.len() as u64,
+            count: Some(chosen.len() as u64),
             chosen: Some(chosen),
         }
     }
 
     /// Each as it comes, the first at `first`; how many is not known.
     pub fn as_they_come(rate: (u32, u32), times: &Arc<Times>, first: Ticks) -> Self {
-        Self { rate, times: times.clone(), first: Some(first), count: 0, chosen: None }
+        Self { rate, times: times.clone(), first: Some(first), count: None, chosen: None }
     }
 
-    /// Pictures that are to be encoded.
-    pub fn len(&self) -> u64 {
+    /// Pictures that are to be encoded, where that is known.
+    pub fn len(&self) -> Option<u64> {
         self.count
     }
 
@@ -116,7 +125,6 @@ pub fn build(
     (upstream, queued): (&gst::Element, bool),
     (caps, colour, hdr): (gst::Caps, Colour, Hdr),
     rendition: Rendition<'_>,
-    threads: u32,
     fault: &Fault,
 ) -> Result<gst::Element, Failure> {
     let scale = scaler::make()?;
@@ -128,13 +136,13 @@ pub fn build(
     } else {
         pipeline::chain(pipeline, &[upstream, &scale, &filter, &tee])?;
     }
-    let Rendition { index, spec, showing, sink, count } = rendition;
+    let Rendition { index, spec, showing, threads, sink, count } = rendition;
     let Some(first) = showing.first else {
         // Nothing of it is shown in this segment; the rungs below may be.
         elements::set(&tee, "allow-not-linked", true);
         return Ok(tee);
     };
-    let (encoder, caps) = encoder::build(spec, hdr, threads)?;
+    let (encoder, caps) = encoder::build(spec, hdr, threads, showing.len())?;
     let queue = queue()?;
     showing.choose(&source_pad(&queue)?);
     let all = Arc::new(AtomicU64::new(u64::MAX));

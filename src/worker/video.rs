@@ -53,7 +53,7 @@ pub fn transcode(
     let line = Line::build((job, video), (frame_rate, by_field), (renditions, &showing), sequence, sink)?;
     let units = job.units.iter().map(|unit| (unit.data.clone(), times.of(unit.pts).unwrap_or_default()));
     let made = line.run(times.frame(), units)?;
-    made.check(expected, |wanted| wanted)?;
+    made.check(expected)?;
     Ok(Stats { units_in: expected, decoded: made.decoded, moved: made.moved, ..Stats::default() })
 }
 
@@ -91,7 +91,7 @@ pub fn transcode_as_it_comes(job: &Job, next: Parts<'_>, sink: &Arc<dyn Sink>) -
     });
     let made = line.run(times.frame(), units)?;
     let end = ended?;
-    made.check(came, |_| came)?;
+    made.check(came)?;
     if made.last.is_some_and(|last| last >= end) {
         return Err(mismatch("a picture is presented after the window"));
     }
@@ -127,8 +127,8 @@ struct Line {
     source: gst_app::AppSrc,
     kept: Arc<Mutex<Kept>>,
     fault: Fault,
-    /// By rendition: how many pictures it is to have, and how many it has.
-    counts: Vec<(u64, Arc<AtomicU64>)>,
+    /// By rendition: how many pictures it is to have, where that is known, and how many it has.
+    counts: Vec<(Option<u64>, Arc<AtomicU64>)>,
 }
 
 /// What came of it.
@@ -136,7 +136,7 @@ struct Made {
     decoded: u64,
     moved: u64,
     last: Option<Ticks>,
-    counts: Vec<(u64, u64)>,
+    counts: Vec<(Option<u64>, u64)>,
 }
 
 impl Line {
@@ -162,9 +162,10 @@ impl Line {
         let spoke = kept.clone();
         look.pin(&decoded, by_field, move || lock(&spoke).spoke = true);
         pipeline::chain(&pipeline, &[source.upcast_ref(), &decoder])?;
+        let all = renditions.iter().map(pixels).sum();
         let made = renditions.iter().enumerate().map(|(index, spec)| {
-            let showing = showing(index, spec);
-            Rendition { index, spec, showing, sink: sink.clone(), count: Arc::default() }
+            let (showing, threads) = (showing(index, spec), share(job.threads, pixels(spec), all));
+            Rendition { index, spec, showing, threads, sink: sink.clone(), count: Arc::default() }
         });
         let renditions: Vec<Rendition> = made.collect();
         let counts = renditions.iter().map(|made| (made.showing.len(), made.count.clone())).collect();
@@ -218,15 +219,26 @@ fn branches(
         let mut upstream = line.pop().unwrap_or_else(|| tee.clone());
         for (place, made) in branch.into_iter().enumerate() {
             let caps = (look.rung(made.spec)?, look.colour(made.spec), look.hdr(made.spec));
-            upstream = rung::build(pipeline, (&upstream, place > 0), caps, made, threads, fault)?;
+            upstream = rung::build(pipeline, (&upstream, place > 0), caps, made, fault)?;
         }
     }
     Ok(())
 }
 
+fn pixels(spec: &VideoSpec) -> u64 {
+    u64::from(spec.width) * u64::from(spec.height)
+}
+
+/// Of a job's threads, those of the encoder that has `part` of all pixels: encoders run side by side, and each thread of x264
+/// holds pictures of its own.
+fn share(threads: u32, part: u64, all: u64) -> u32 {
+    let share = (2 * u64::from(threads) * part + all) / (2 * all.max(1));
+    u32::try_from(share).unwrap_or(threads).clamp(1, threads.max(1))
+}
+
 impl Made {
-    /// `wanted`: of what a rendition was to have, how many it is to have.
-    fn check(&self, expected: u64, wanted: impl Fn(u64) -> u64) -> Result<(), Failure> {
+    /// `expected`: how many pictures are inside the window; a rendition of which no more is known is to have as many.
+    fn check(&self, expected: u64) -> Result<(), Failure> {
         if self.decoded == 0 {
             return Err(Failure::new(FailureCode::BadMedia, "no picture was decoded"));
         }
@@ -234,7 +246,7 @@ impl Made {
             return Err(mismatch(format!("{expected} pictures went in, {} were decoded", self.decoded)));
         }
         for (rendition, &(known, encoded)) in self.counts.iter().enumerate() {
-            let wanted = wanted(known);
+            let wanted = known.unwrap_or(expected);
             if encoded != wanted {
                 return Err(mismatch(format!("rendition {rendition}: {encoded} of {wanted} pictures were encoded")));
             }
