@@ -285,7 +285,8 @@ fn frequency(bits: &mut Bits<'_>) -> Result<u32, Error> {
 /// SBR and PS told behind the configuration, where old decoders don't look (1.6.6.2): the rate that comes out, and
 /// whether there is PS. An error where nothing is told.
 fn extension(bits: &mut Bits<'_>) -> Result<(Option<u32>, bool), Error> {
-    if bits.read(11)? != SYNC_SBR || object_type(bits)? != OBJECT_SBR || !bits.flag()? {
+    // Nearly always there is nothing, and no error is worth its text.
+    if bits.remaining() < 11 || bits.read(11)? != SYNC_SBR || object_type(bits)? != OBJECT_SBR || !bits.flag()? {
         return Ok((None, false));
     }
     let rate = frequency(bits)?;
