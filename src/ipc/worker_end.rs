@@ -1,9 +1,9 @@
 //! The worker's end of the socket: blocking, reads jobs whole or as they come, writes frames as they are made.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::{Error, FromWorker, MAX_FRAME, PREFIX, ToWorker, length};
 use crate::job::Job;
@@ -15,6 +15,9 @@ const FLUSH_BYTES: usize = 64 << 10;
 const FLUSH_AFTER: Duration = Duration::from_millis(250);
 /// Most space that is made ahead of the bytes that fill it.
 const RESERVE: usize = 1 << 20;
+/// Room that frames share: a job's units come together and go together. What of it is left over is less than the frame
+/// that found no room, so that a job takes twice its bytes at most.
+const SHARED: usize = 256 << 10;
 
 /// A part of a job that is open.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,11 +30,12 @@ pub enum Part {
 /// Reads the pool's jobs.
 pub struct Reader<R> {
     io: BufReader<R>,
+    room: BytesMut,
 }
 
 impl<R: Read> Reader<R> {
     pub fn new(io: R) -> Self {
-        Self { io: BufReader::with_capacity(FLUSH_BYTES, io) }
+        Self { io: BufReader::with_capacity(FLUSH_BYTES, io), room: BytesMut::new() }
     }
 
     /// The next job, whole; None where the socket is closed between jobs.
@@ -87,12 +91,18 @@ impl<R: Read> Reader<R> {
         let mut word = [0; PREFIX];
         self.io.read_exact(&mut word)?;
         let length = length(word, MAX_FRAME)?;
-        let mut body = Vec::with_capacity(length.min(RESERVE));
-        self.io.by_ref().take(length as u64).read_to_end(&mut body)?;
-        if body.len() < length {
-            return Err(Error::Truncated);
+        if self.room.capacity() < length.min(RESERVE) {
+            self.room.reserve(length.clamp(SHARED, RESERVE));
         }
-        ToWorker::decode(Bytes::from(body))
+        while self.room.len() < length {
+            let from = self.room.len();
+            self.room.resize(length.min(from + RESERVE), 0);
+            self.io.read_exact(&mut self.room[from..]).map_err(|error| match error.kind() {
+                ErrorKind::UnexpectedEof => Error::Truncated,
+                _ => error.into(),
+            })?;
+        }
+        ToWorker::decode(self.room.split().freeze())
     }
 }
 

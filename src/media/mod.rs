@@ -4,6 +4,7 @@
 //! every length is bounded before it is believed, and malformed media ends in an [`Error`], never in a panic.
 
 pub mod access_unit;
+mod arena;
 pub mod codec;
 pub mod data;
 pub mod demux;

@@ -21,7 +21,7 @@ pub struct Adts {
     /// Header included.
     pub frame_length: usize,
     /// The AudioSpecificConfig that says the same.
-    pub config: Bytes,
+    pub config: [u8; 2],
 }
 
 impl Adts {
@@ -43,7 +43,7 @@ impl Adts {
             return None;
         }
         let config = u16::from(object_type) << 11 | u16::from(frequency_index) << 7 | u16::from(channels) << 3;
-        Some(Self { header_length, frame_length, config: Bytes::copy_from_slice(&config.to_be_bytes()) })
+        Some(Self { header_length, frame_length, config: config.to_be_bytes() })
     }
 }
 
@@ -285,7 +285,8 @@ fn frequency(bits: &mut Bits<'_>) -> Result<u32, Error> {
 /// SBR and PS told behind the configuration, where old decoders don't look (1.6.6.2): the rate that comes out, and
 /// whether there is PS. An error where nothing is told.
 fn extension(bits: &mut Bits<'_>) -> Result<(Option<u32>, bool), Error> {
-    if bits.read(11)? != SYNC_SBR || object_type(bits)? != OBJECT_SBR || !bits.flag()? {
+    // Nearly always there is nothing, and no error is worth its text.
+    if bits.remaining() < 11 || bits.read(11)? != SYNC_SBR || object_type(bits)? != OBJECT_SBR || !bits.flag()? {
         return Ok((None, false));
     }
     let rate = frequency(bits)?;
@@ -364,7 +365,7 @@ mod tests {
     const STEREO: &[u8] = include_bytes!("../../../tests/clips/he-aac.aac");
     const PARAMETRIC: &[u8] = include_bytes!("../../../tests/clips/he-aac-v2.aac");
 
-    fn frames(mut stream: &[u8]) -> Vec<(Bytes, &[u8])> {
+    fn frames(mut stream: &[u8]) -> Vec<([u8; 2], &[u8])> {
         let mut frames = Vec::new();
         while let Some(adts) = Adts::parse(stream) {
             let (frame, rest) = stream.split_at(adts.frame_length);
@@ -440,7 +441,7 @@ mod tests {
         // hevc-1080p24.ts: 48 kHz 5.1.
         let adts = Adts::parse(&hex("fff14d80039ffc")).unwrap();
         assert_eq!((adts.header_length, adts.frame_length), (7, 28));
-        assert_eq!(adts.config, hex("11b0"));
+        assert_eq!(adts.config[..], hex("11b0"));
         let with_crc = Adts::parse(&hex("fff04d8033bffc")).unwrap();
         assert_eq!(with_crc.header_length, 9);
     }
@@ -478,7 +479,7 @@ mod tests {
             damage in prop::collection::vec((0usize..200, any::<u8>()), 0..8),
             length in 0usize..300,
         ) {
-            let (config, frame) = frames(STEREO)[at].clone();
+            let (config, frame) = frames(STEREO)[at];
             let mut frame = frame[..length.min(frame.len())].to_vec();
             for (place, byte) in damage {
                 if let Some(old) = frame.get_mut(place) {

@@ -155,6 +155,11 @@ impl InForce {
         annexb::to_length_prefixed(sets.into_iter().map(|set| &set.nal[..]).chain(rest))
     }
 
+    /// Whether no unit is to hold this NAL unit.
+    pub fn drops(&self, nal: &[u8]) -> bool {
+        matches!(self.role(nal), Role::Dropped)
+    }
+
     fn role(&self, nal: &[u8]) -> Role {
         match (self.codec, h264::nal_type(nal), h265::nal_type(nal)) {
             (VideoCodec::H264, Some(kind), _) => match kind {

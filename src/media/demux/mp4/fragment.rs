@@ -189,7 +189,7 @@ fn read_track(traf: &Bytes, place: Place, implicit: u64, movie: &mut Movie, budg
     let (_, flags, body) = boxes::full(&tfhd)?;
     let mut reader = Reader::new(&body);
     let id = reader.u32()?;
-    let track = movie.tracks.iter_mut().find(|t| t.track.id.0 == id);
+    let mut track = movie.tracks.iter_mut().find(|t| t.track.id.0 == id);
     let base = match flags & BASE_DATA_OFFSET {
         0 if flags & DEFAULT_BASE_IS_MOOF != 0 => place.start,
         0 => implicit,
@@ -206,7 +206,6 @@ fn read_track(traf: &Bytes, place: Place, implicit: u64, movie: &mut Movie, budg
             *value = reader.u32()?;
         }
     }
-    let wanted = track.as_ref().is_some_and(|t| t.wanted());
     let mut dts = track.as_ref().map_or(0, |t| t.next_dts);
     if let Some(tfdt) = boxes::child(traf, *b"tfdt") {
         let (version, _, body) = boxes::full(&tfdt)?;
@@ -215,7 +214,6 @@ fn read_track(traf: &Bytes, place: Place, implicit: u64, movie: &mut Movie, budg
     } else {
         movie.untimed = true;
     }
-    let mut runs = Vec::new();
     let mut end = base;
     if flags & DURATION_IS_EMPTY == 0 {
         for child in boxes::children(traf) {
@@ -230,15 +228,14 @@ fn read_track(traf: &Bytes, place: Place, implicit: u64, movie: &mut Movie, budg
             let (bytes, ticks) = run.totals();
             end = run.offset.checked_add(bytes).ok_or_else(|| Error::bad("trun past the end of any file"))?;
             dts = i64::try_from(ticks).map_or(i64::MAX, |ticks| dts.saturating_add(ticks));
-            if bytes > 0 && wanted {
+            if let Some(track) = track.as_mut().filter(|track| bytes > 0 && track.wanted()) {
                 budget.take(&run)?;
-                runs.push(run);
+                track.runs.push_back(run);
             }
         }
     }
     if let Some(track) = track {
         track.next_dts = dts;
-        track.runs.extend(runs);
     }
     Ok(end)
 }

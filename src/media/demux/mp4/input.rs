@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::media::arena::Arena;
+
 /// Pushes under this many bytes are gathered, so that single bytes don't cost an allocation each.
 const SMALL: usize = 4096;
 /// Gathered bytes are set apart at this many.
@@ -17,6 +19,7 @@ const PINNED: usize = 64;
 pub struct Input {
     chunks: VecDeque<Chunk>,
     tail: BytesMut,
+    arena: Arena,
     start: u64,
     end: u64,
     /// Bytes before this are not wanted, whether they have come or not.
@@ -71,35 +74,43 @@ impl Input {
         self.start
     }
 
+    /// Copies the bytes from `offset` on into `head` as far as they have come and not been released, and tells how many.
+    pub fn peek(&self, offset: u64, head: &mut [u8]) -> usize {
+        let Some(mut skip) = offset.checked_sub(self.start).and_then(|skip| usize::try_from(skip).ok()) else {
+            return 0;
+        };
+        let mut filled = 0;
+        for piece in self.chunks.iter().map(|chunk| &chunk.rest[..]).chain([&self.tail[..]]) {
+            let Some(room) = head.get_mut(filled..).filter(|room| !room.is_empty()) else { break };
+            let passed = skip.min(piece.len());
+            skip -= passed;
+            let piece = &piece[passed..];
+            let n = room.len().min(piece.len());
+            room[..n].copy_from_slice(&piece[..n]);
+            filled += n;
+        }
+        filled
+    }
+
     /// Bytes that have come and not been released; without a copy where they are a good part of one piece.
     pub fn slice(&mut self, offset: u64, length: usize) -> Option<Bytes> {
         if offset < self.start || self.end.checked_sub(offset)? < length as u64 {
             return None;
         }
         self.set_tail_apart();
-        let mut skip = offset - self.start;
-        let mut gathered: Option<BytesMut> = None;
-        for chunk in &self.chunks {
-            if skip >= chunk.rest.len() as u64 {
-                skip -= chunk.rest.len() as u64;
-                continue;
-            }
-            let rest = chunk.rest.slice(skip as usize..);
-            skip = 0;
-            match &mut gathered {
-                None if rest.len() >= length && chunk.whole / PINNED <= length => return Some(rest.slice(..length)),
-                None => {
-                    let mut bytes = BytesMut::with_capacity(length);
-                    bytes.extend_from_slice(&rest[..rest.len().min(length)]);
-                    gathered = Some(bytes);
-                }
-                Some(bytes) => bytes.extend_from_slice(&rest[..rest.len().min(length - bytes.len())]),
-            }
-            if gathered.as_ref().is_some_and(|bytes| bytes.len() == length) {
-                break;
-            }
+        let mut skip = (offset - self.start) as usize;
+        let mut chunks = self.chunks.iter();
+        let first = chunks.find(|chunk| {
+            let left = skip.checked_sub(chunk.rest.len());
+            skip = left.unwrap_or(skip);
+            left.is_none()
+        });
+        let Some(first) = first else { return Some(Bytes::new()) };
+        if first.rest.len() - skip >= length && first.whole / PINNED <= length {
+            return Some(first.rest.slice(skip..skip + length));
         }
-        Some(gathered.unwrap_or_default().freeze())
+        let rest = chunks.map(|chunk| &chunk.rest[..]);
+        Some(self.arena.join(length, std::iter::once(&first.rest[skip..]).chain(rest)))
     }
 
     /// Drops what lies before `offset`, also what is still to come.

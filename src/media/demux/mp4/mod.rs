@@ -226,9 +226,9 @@ impl Demuxer {
             self.state = State::ReadBack { at_end: false };
             return Ok(Step::Done);
         }
-        let available = self.input.end().saturating_sub(self.position).min(16);
-        let head = self.input.slice(self.position, available as usize).unwrap_or_default();
-        let Some(header) = boxes::Header::parse(&head) else { return Ok(Step::NeedMore) };
+        let mut head = [0; 16];
+        let filled = self.input.peek(self.position, &mut head);
+        let Some(header) = boxes::Header::parse(&head[..filled]) else { return Ok(Step::NeedMore) };
         if header.size.is_some_and(|size| size < header.length as u64) {
             return Err(Error::bad(format!("box {} is smaller than its header", boxes::name(header.kind))));
         }
@@ -310,10 +310,10 @@ impl Demuxer {
     }
 
     fn start_collecting(&mut self, header: boxes::Header, end: Option<u64>) -> Result<Step, Error> {
-        let kind = boxes::name(header.kind);
-        let end = end.ok_or_else(|| Error::bad(format!("{kind} goes on to the end of the file")))?;
+        let kind = || boxes::name(header.kind);
+        let end = end.ok_or_else(|| Error::bad(format!("{} goes on to the end of the file", kind())))?;
         if end - self.position > self.limits.header_bytes as u64 {
-            return Err(Error::OverLimit(format!("{kind} is larger than {} bytes", self.limits.header_bytes)));
+            return Err(Error::OverLimit(format!("{} is larger than {} bytes", kind(), self.limits.header_bytes)));
         }
         let body = self.position + header.length as u64;
         self.state = State::Collect { kind: header.kind, body, end };

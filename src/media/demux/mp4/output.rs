@@ -79,11 +79,12 @@ impl Output {
             track.switch(in_force)?;
             self.announce_from(offset);
         }
-        let Some(description) = track.description().filter(|d| d.wanted()).cloned() else {
+        let Some(description) = track.description().filter(|d| d.wanted()) else {
             self.release(movie);
             return Ok(());
         };
-        let data = match description.video_codec() {
+        let codec = description.video_codec();
+        let data = match codec {
             Some(codec) => unit::normalise(data, codec, description.nal_length),
             None => data,
         };
@@ -94,8 +95,11 @@ impl Output {
         }
         let told = match &mut track.sets {
             // Of a kind that is not read here: the decoder is left to say so.
-            Some(sets) => sets.take(&data).ok().flatten().map(|video| description.dress(video)),
-            None if !track.known => description.derive(&data),
+            Some(sets) => {
+                let video = sets.take(&data).ok().flatten();
+                video.and_then(|video| Some(track.description()?.dress(video)))
+            }
+            None if !track.known => track.description().and_then(|description| description.derive(&data)),
             None => None,
         };
         if let Some(format) = told {
@@ -105,7 +109,7 @@ impl Output {
             }
         }
         let dts = Ticks(sample.dts) + Ticks(track.edits.shift);
-        let sync = match description.video_codec() {
+        let sync = match codec {
             Some(codec) => unit::sync(&data, codec, sample.sync),
             None => Sync::Idr,
         };

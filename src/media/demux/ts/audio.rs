@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::elementary::{Found, Marks, Unit};
+use crate::media::arena::Arena;
 use crate::media::codec::{aac, ac3, latm, mp3};
 use crate::media::{self, AudioCodec, Error, Format, Sync, Ticks};
 
@@ -23,6 +24,8 @@ pub struct Audio {
     latm: Option<Latm>,
     name: String,
     buffer: Vec<u8>,
+    /// Of the units.
+    arena: Arena,
     /// Stamps, and where their PES begin in the input.
     marks: Marks<(Ticks, u64)>,
     /// Since the last loss, a PES with stamps has begun.
@@ -73,6 +76,7 @@ impl Audio {
             latm: None,
             name: name.to_owned(),
             buffer: Vec::new(),
+            arena: Arena::default(),
             marks: Marks::default(),
             live: false,
             locked: false,
@@ -219,7 +223,7 @@ impl Audio {
         let pts = self.tick(frame);
         let readable = self.read_set_up(frame, data, offset, found);
         if let (Some(pts), true, Some(data)) = (pts, readable, data.get(frame.header..)) {
-            let unit = Unit { pts, dts: pts, sync: Sync::Idr, offset, data: Bytes::copy_from_slice(data) };
+            let unit = Unit { pts, dts: pts, sync: Sync::Idr, offset, data: self.arena.copy(data) };
             found.push(Found::Unit(unit));
         }
     }
@@ -302,13 +306,15 @@ impl Audio {
             },
             AudioCodec::Aac => {
                 let adts = aac::Adts::parse(data)?;
-                let rate = self.aac_rate(&adts.config)?;
+                let known = self.set_up.as_ref().map(|known| &known.key.2).filter(|known| **known == adts.config[..]);
+                let config = known.cloned().unwrap_or_else(|| Bytes::copy_from_slice(&adts.config));
+                let rate = self.aac_rate(&config)?;
                 Frame {
                     header: adts.header_length,
                     length: adts.frame_length,
-                    samples: aac::frame_samples(&adts.config),
+                    samples: aac::frame_samples(&config),
                     rate,
-                    key: (rate, 0, adts.config),
+                    key: (rate, 0, config),
                 }
             }
             AudioCodec::Mp3 => {

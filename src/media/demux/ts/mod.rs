@@ -31,7 +31,7 @@ use crate::media::{AccessUnit, DataKind, DataUnit, Error, Format, Ticks, Track, 
 use data::Data;
 use elementary::{Elementary, Found};
 use hold::{Held, Hold, Patience};
-use packet::{Continuity, Counter, Framer, Packet};
+use packet::{Continuity, Counter, Framer, PACKET, Packet};
 use pes::Stamps;
 pub(crate) use psi::crc32;
 use psi::{Association, Content, Map, Programme, Sections};
@@ -56,6 +56,8 @@ pub struct Demuxer {
     framer: Framer,
     finished: bool,
     events: VecDeque<Event>,
+    /// What a packet brought, while it is read.
+    found: Vec<Found>,
     timeline: Timeline,
     association: Association,
     association_counter: Counter,
@@ -143,6 +145,7 @@ impl Demuxer {
             framer: Framer::default(),
             finished: false,
             events: VecDeque::new(),
+            found: Vec::new(),
             timeline: Timeline::default(),
             association: Association::default(),
             association_counter: Counter::default(),
@@ -244,18 +247,20 @@ impl Demuxer {
     }
 
     pub fn poll(&mut self) -> Result<Option<Event>, Error> {
+        let mut packet = [0; PACKET];
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
             }
-            match self.framer.packet() {
-                Some(packet) => self.packet(&packet)?,
-                None if self.framer.lost() > SEARCH_MAX => return Err(Error::bad("no transport packets")),
-                None if self.finished => {
-                    self.end()?;
-                    return Ok(self.events.pop_front());
-                }
-                None => return Ok(None),
+            if self.framer.packet(&mut packet) {
+                self.packet(&packet)?;
+            } else if self.framer.lost() > SEARCH_MAX {
+                return Err(Error::bad("no transport packets"));
+            } else if self.finished {
+                self.end()?;
+                return Ok(self.events.pop_front());
+            } else {
+                return Ok(None);
             }
         }
     }
@@ -367,17 +372,33 @@ impl Demuxer {
             Continuity::Gap => candidate.sections.reset(),
         }
         let pid = candidate.programme.map;
-        let mut maps = Vec::new();
-        let found = |section: &[u8]| maps.extend(Map::parse(section).map(|map| (map, section.to_vec())));
-        candidate.sections.push(packet.starts, payload, found);
-        for (map, section) in maps {
-            let of = |candidate: &&mut Candidate| candidate.programme == Programme { number: map.number, map: pid };
-            if let Some(candidate) = self.candidates.iter_mut().find(of) {
-                candidate.seen += 1;
-                candidate.map = Some(map);
-                candidate.section = section;
-                self.choose()?;
+        let mut sections = std::mem::take(&mut candidate.sections);
+        let mut done = Ok(());
+        sections.push(packet.starts, payload, |section| {
+            if done.is_ok() {
+                done = self.section_of_map(pid, section);
             }
+        });
+        if let Some(candidate) = self.candidates.get_mut(index) {
+            candidate.sections = sections;
+        }
+        done
+    }
+
+    fn section_of_map(&mut self, pid: u16, section: &[u8]) -> Result<(), Error> {
+        // Ten times a second a map says again what is known.
+        let same = |candidate: &&mut Candidate| candidate.programme.map == pid && candidate.section == section;
+        if let Some(candidate) = self.candidates.iter_mut().find(same) {
+            candidate.seen += 1;
+            return self.choose();
+        }
+        let Some(map) = Map::parse(section) else { return Ok(()) };
+        let of = |candidate: &&mut Candidate| candidate.programme == Programme { number: map.number, map: pid };
+        if let Some(candidate) = self.candidates.iter_mut().find(of) {
+            candidate.seen += 1;
+            candidate.map = Some(map);
+            candidate.section = section.to_vec();
+            self.choose()?;
         }
         Ok(())
     }
@@ -477,26 +498,26 @@ impl Demuxer {
             stream.begins = self.framer.at();
         }
         let step = stream.pes.push(packet.starts, payload);
-        let mut found = Vec::new();
+        let found = &mut self.found;
         if step.closed {
-            elementary.end(&mut found);
+            elementary.end(found);
         }
         if let Some(stamps) = step.began {
             let unroll = |Stamps { pts, dts }| {
                 let dts = self.timeline.unroll(dts);
                 (self.timeline.unroll(pts), dts)
             };
-            elementary.begin(stamps.map(unroll), stream.begins, &mut found);
+            elementary.begin(stamps.map(unroll), stream.begins, found);
         }
-        elementary.data(step.data, &mut found)?;
+        elementary.data(step.data, found)?;
         if step.complete {
-            elementary.end(&mut found);
+            elementary.end(found);
         }
         self.buffered = self.buffered + elementary.buffered() - before;
         if self.buffered > self.limits.unit_bytes.saturating_mul(2) {
             return Err(Error::OverLimit("unfinished access units of all tracks".into()));
         }
-        self.found(index, found);
+        self.found(index);
         if !self.early.is_empty() && self.timeline.reference().is_some() {
             self.tell_early();
         }
@@ -572,10 +593,11 @@ impl Demuxer {
         self.damaged_data + self.streams.iter().map(Stream::damaged).sum::<u64>()
     }
 
-    fn found(&mut self, index: usize, found: Vec<Found>) {
-        let Some(stream) = self.streams.get(index) else { return };
-        let track = TrackId(u32::from(stream.announced.pid));
-        for found in found {
+    /// Hands on what was found in a stream.
+    fn found(&mut self, index: usize) {
+        let Some(track) = self.streams.get(index).map(Stream::track) else { return };
+        let mut found = std::mem::take(&mut self.found);
+        for found in found.drain(..) {
             match found {
                 Found::Format(format, offset) => self.format(track, format, offset),
                 Found::Unit(unit) => self.unit(AccessUnit {
@@ -589,6 +611,7 @@ impl Demuxer {
                 }),
             }
         }
+        self.found = found;
     }
 
     fn format(&mut self, track: TrackId, format: Format, offset: u64) {
@@ -690,11 +713,10 @@ impl Demuxer {
             return self.found_data(index, found);
         }
         let whole = stream.pes.finish();
-        let mut found = Vec::new();
         if let Some(elementary) = stream.elementary.as_mut().filter(|_| whole) {
-            elementary.flush(&mut found);
+            elementary.flush(&mut self.found);
         }
-        self.found(index, found);
+        self.found(index);
     }
 
     fn end(&mut self) -> Result<(), Error> {

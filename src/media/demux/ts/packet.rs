@@ -1,6 +1,6 @@
 //! Bytes → transport packets (ISO/IEC 13818-1 2.4.3.2): finds and keeps packet lock, reads packet headers.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 
 /// Bytes of a transport packet.
 pub const PACKET: usize = 188;
@@ -14,7 +14,7 @@ const CONFIRM: usize = 3;
 #[derive(Debug, Default)]
 pub struct Framer {
     /// The start of a packet whose end has not come yet. Empty without lock.
-    partial: BytesMut,
+    partial: Vec<u8>,
     input: Bytes,
     stride: Option<usize>,
     /// Bytes to pass over before the next packet: what a stride is longer than a packet.
@@ -59,42 +59,55 @@ impl Framer {
         self.taken = self.end.saturating_add(ahead);
     }
 
-    /// The next whole packet; None until more bytes come.
-    pub fn packet(&mut self) -> Option<Bytes> {
+    /// Copies the next whole packet into `packet`; false until more bytes come.
+    pub fn packet(&mut self, packet: &mut [u8; PACKET]) -> bool {
         loop {
             let Some(stride) = self.stride else {
                 if !self.lock() {
-                    return None;
+                    return false;
                 }
                 continue;
             };
             let gap = self.gap.min(self.input.len());
-            self.input.advance(gap);
-            self.taken += gap as u64;
+            self.take(gap);
             self.gap -= gap;
-            let first = *self.partial.first().or(self.input.first())?;
+            let Some(&first) = self.partial.first().or(self.input.first()) else { return false };
             if first != SYNC_BYTE {
                 self.stride = None;
                 continue;
             }
-            let packet = self.assemble()?;
+            if !self.assemble(packet) {
+                return false;
+            }
             self.end = self.taken;
             self.gap = stride - PACKET;
             self.lost = 0;
-            return Some(packet);
+            return true;
         }
     }
 
-    fn assemble(&mut self) -> Option<Bytes> {
-        if self.partial.is_empty() && self.input.len() >= PACKET {
-            self.taken += PACKET as u64;
-            return Some(self.input.split_to(PACKET));
-        }
+    fn assemble(&mut self, packet: &mut [u8; PACKET]) -> bool {
         let missing = PACKET - self.partial.len();
-        let part = self.input.split_to(missing.min(self.input.len()));
-        self.taken += part.len() as u64;
-        self.partial.extend_from_slice(&part);
-        (self.partial.len() == PACKET).then(|| std::mem::take(&mut self.partial).freeze())
+        let Some(rest) = self.input.get(..missing) else {
+            self.partial.extend_from_slice(&self.input);
+            self.take(self.input.len());
+            return false;
+        };
+        let (start, end) = packet.split_at_mut(self.partial.len());
+        start.copy_from_slice(&self.partial);
+        end.copy_from_slice(rest);
+        self.partial.clear();
+        self.take(missing);
+        true
+    }
+
+    fn take(&mut self, bytes: usize) {
+        self.taken += bytes as u64;
+        self.input.advance(bytes);
+        if self.input.is_empty() {
+            // An empty slice would keep all of the piece that it is of.
+            self.input = Bytes::new();
+        }
     }
 
     /// Looks for sync bytes at one of the strides; false when more bytes are needed.
@@ -137,8 +150,7 @@ impl Framer {
     }
 
     fn skip(&mut self, bytes: usize) {
-        self.input.advance(bytes);
-        self.taken += bytes as u64;
+        self.take(bytes);
         self.lost = self.lost.saturating_add(bytes);
     }
 }
@@ -228,16 +240,16 @@ mod tests {
     }
 
     fn read(bytes: &[u8], chunk: usize) -> Vec<u16> {
-        let mut framer = Framer::default();
+        let (mut framer, mut packet) = (Framer::default(), [0; PACKET]);
         let mut pids = Vec::new();
         for chunk in bytes.chunks(chunk) {
             framer.push(Bytes::copy_from_slice(chunk));
-            while let Some(packet) = framer.packet() {
+            while framer.packet(&mut packet) {
                 pids.push(Packet::parse(&packet).expect("made well-formed").pid);
             }
         }
         framer.finish();
-        while let Some(packet) = framer.packet() {
+        while framer.packet(&mut packet) {
             pids.push(Packet::parse(&packet).expect("made well-formed").pid);
         }
         pids

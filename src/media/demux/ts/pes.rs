@@ -26,7 +26,7 @@ enum State {
     #[default]
     Idle,
     /// In a header that goes on in the next packet.
-    Header(Vec<u8>),
+    Header,
     /// In the payload; how much of it is still to come, where the length is announced.
     Payload(Option<usize>),
 }
@@ -35,6 +35,8 @@ enum State {
 #[derive(Debug, Default)]
 pub struct Reader {
     state: State,
+    /// As much of a header as has come.
+    header: Vec<u8>,
 }
 
 impl Reader {
@@ -42,14 +44,15 @@ impl Reader {
         let mut step = Step::default();
         if starts {
             step.closed = matches!(self.state, State::Payload(_));
-            self.state = State::Header(Vec::new());
+            self.state = State::Header;
+            self.header.clear();
         }
         match &mut self.state {
             State::Idle => {}
-            State::Header(header) => {
-                let before = header.len();
-                header.extend_from_slice(payload);
-                match Header::parse(header) {
+            State::Header => {
+                let before = self.header.len();
+                self.header.extend_from_slice(payload);
+                match Header::parse(&self.header) {
                     Parsed::NeedMore => {}
                     Parsed::Not => self.state = State::Idle,
                     Parsed::Is(header) => {

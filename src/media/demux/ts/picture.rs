@@ -5,16 +5,19 @@ use std::ops::Range;
 
 use h264_reader::nal::sps::{FrameMbsFlags, PicOrderCntType, SeqParameterSet};
 use h264_reader::rbsp::{BitReader, decode_nal};
+use memchr::memmem::{self, Finder};
 
 use crate::media::{Ticks, VideoCodec};
+
+const START_CODE: &[u8] = &[0, 0, 1];
 
 /// One access unit's place in a buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
     /// From its first start code to the next picture's.
     pub bytes: Range<usize>,
-    /// Its NAL units, or the parts between start codes in MPEG-2, without the start codes.
-    pub parts: Vec<Range<usize>>,
+    /// Which of [`Pictures::parts`] are in it.
+    pub parts: Range<usize>,
     /// Whether there is a slice in it.
     pub coded: bool,
     /// One field of a frame, whose other field may still come.
@@ -90,12 +93,23 @@ impl Sequence {
     }
 }
 
-/// The pictures of a stream from the first that begins in it; what is before belongs to none.
-pub fn pictures(codec: VideoCodec, stream: &[u8], mut sequence: Option<Sequence>) -> Vec<Picture> {
-    let mut grouping = Grouping::default();
+/// Pictures, one after the other.
+#[derive(Debug, Default)]
+pub struct Pictures {
+    pub list: Vec<Picture>,
+    /// Of all of them: their NAL units, or the parts between start codes in MPEG-2, without the start codes.
+    pub parts: Vec<Range<usize>>,
+}
+
+/// The pictures of a stream from the first that begins in it; what is before belongs to none. They take the place of
+/// what is in `found`.
+pub fn pictures(codec: VideoCodec, stream: &[u8], mut sequence: Option<Sequence>, found: &mut Pictures) {
+    found.list.clear();
+    found.parts.clear();
+    let mut grouping = Grouping { found, current: None, headers: None, unpaired: None };
     let mut group_began = false;
-    let parts: Vec<Part> = parts(codec, stream).collect();
-    for (index, part) in parts.iter().enumerate() {
+    let mut parts = parts(codec, stream).peekable();
+    while let Some(part) = parts.next() {
         let data = &stream[part.data.clone()];
         match role(codec, data) {
             Role::Leading => {
@@ -103,37 +117,37 @@ pub fn pictures(codec: VideoCodec, stream: &[u8], mut sequence: Option<Sequence>
                     sequence = Sequence::of(data).or(sequence);
                 }
                 group_began |= codec == VideoCodec::Mpeg2;
-                grouping.leading(part);
+                grouping.leading(&part);
             }
             Role::First => {
                 let (field, order) = match (codec, sequence) {
                     (VideoCodec::H264, Some(sequence)) => h264_slice(data, sequence).unwrap_or_default(),
                     (VideoCodec::Mpeg2, _) => {
-                        let next = parts.get(index + 1).and_then(|next| mpeg2_field(&stream[next.data.clone()]));
+                        let next = parts.peek().and_then(|next| mpeg2_field(&stream[next.data.clone()]));
                         (next, mpeg2_order(data, std::mem::take(&mut group_began)))
                     }
                     _ => (None, None),
                 };
-                grouping.first(part, field, order);
+                grouping.first(&part, field, order);
             }
-            Role::Further => grouping.further(part),
-            Role::Rest => grouping.rest(part),
+            Role::Further => grouping.further(&part),
+            Role::Rest => grouping.rest(&part),
         }
     }
-    grouping.finish(stream.len())
+    grouping.finish(stream.len());
 }
 
 /// Whether a picture begins at the first start code; false also where there is none within `stream`.
 pub fn begins(codec: VideoCodec, stream: &[u8]) -> bool {
-    let Some(at) = start_code(stream, 0) else { return false };
+    let Some(at) = memmem::find(stream, START_CODE) else { return false };
     let leading_zeros = stream.iter().take(at).all(|&byte| byte == 0);
     leading_zeros && stream.get(at + 3..).is_some_and(|data| matches!(role(codec, data), Role::Leading | Role::First))
 }
 
 impl Picture {
-    /// One of which no slice has come.
-    fn from(start: usize, parts: Vec<Range<usize>>) -> Self {
-        Self { bytes: start..0, parts, coded: false, unpaired: false, second: None, order: None }
+    /// One of which no slice has come, and whose parts begin with this one.
+    fn from(start: usize, part: usize) -> Self {
+        Self { bytes: start..0, parts: part..part, coded: false, unpaired: false, second: None, order: None }
     }
 }
 
@@ -144,10 +158,12 @@ struct Part {
 }
 
 fn parts(codec: VideoCodec, stream: &[u8]) -> impl Iterator<Item = Part> {
-    let mut next = start_code(stream, 0);
+    let start_code = Finder::new(START_CODE);
+    let after = move |from: usize| Some(from + start_code.find(stream.get(from..)?)?);
+    let mut next = after(0);
     std::iter::from_fn(move || {
         let at = next?;
-        next = start_code(stream, at + 3);
+        next = after(at + 3);
         let data = &stream[at + 3..next.unwrap_or(stream.len())];
         // A NAL unit never ends in a zero byte; an MPEG-2 header may.
         let zeros = match codec {
@@ -156,19 +172,6 @@ fn parts(codec: VideoCodec, stream: &[u8]) -> impl Iterator<Item = Part> {
         };
         Some(Part { start_code: at, data: at + 3..at + 3 + data.len() - zeros })
     })
-}
-
-/// Where the next 00 00 01 begins.
-fn start_code(stream: &[u8], from: usize) -> Option<usize> {
-    let mut at = from;
-    while let Some(&[a, b, c]) = stream.get(at..).and_then(|rest| rest.first_chunk()) {
-        match (a, b, c) {
-            (0, 0, 1) => return Some(at),
-            (_, _, 0) => at += 1,
-            _ => at += 3,
-        }
-    }
-    None
 }
 
 enum Role {
@@ -214,9 +217,8 @@ struct Field {
     frame: u32,
 }
 
-#[derive(Default)]
-struct Grouping {
-    done: Vec<Picture>,
+struct Grouping<'a> {
+    found: &'a mut Pictures,
     current: Option<Picture>,
     /// The part, by its index and start code, from which the next picture's headers may have begun.
     headers: Option<(usize, usize)>,
@@ -224,12 +226,10 @@ struct Grouping {
     unpaired: Option<Field>,
 }
 
-impl Grouping {
+impl Grouping<'_> {
     fn leading(&mut self, part: &Part) {
-        let current = self.open(part);
-        let index = current.parts.len();
-        current.parts.push(part.data.clone());
-        if current.coded && self.headers.is_none() {
+        let index = self.found.parts.len();
+        if self.open(part).coded && self.headers.is_none() {
             self.headers = Some((index, part.start_code));
         }
     }
@@ -253,7 +253,6 @@ impl Grouping {
         self.headers = None;
         let unpaired = self.unpaired.is_some();
         let current = self.open(part);
-        current.parts.push(part.data.clone());
         current.coded = true;
         current.unpaired = unpaired;
         current.order = current.order.or(order);
@@ -266,36 +265,39 @@ impl Grouping {
     }
 
     fn rest(&mut self, part: &Part) {
-        if let Some(current) = &mut self.current {
-            current.parts.push(part.data.clone());
+        if self.current.is_some() {
+            self.found.parts.push(part.data.clone());
         }
     }
 
+    /// Puts a part into the current picture, or else into one that begins with it.
     fn open(&mut self, part: &Part) -> &mut Picture {
-        self.current.get_or_insert_with(|| Picture::from(part.start_code, Vec::new()))
+        let index = self.found.parts.len();
+        self.found.parts.push(part.data.clone());
+        self.current.get_or_insert_with(|| Picture::from(part.start_code, index))
     }
 
     /// Ends the current picture where its successor's headers began, or else at `at`.
     fn split(&mut self, at: usize) {
-        let Some(mut current) = self.current.take() else { return };
-        let (index, at) = self.headers.take().unwrap_or((current.parts.len(), at));
-        let parts = current.parts.split_off(index);
-        current.bytes.end = at;
-        self.done.push(current);
-        if !parts.is_empty() {
-            self.current = Some(Picture::from(at, parts));
+        let all = self.found.parts.len();
+        let (index, at) = self.headers.take().unwrap_or((all, at));
+        self.end(index, at);
+        self.current = (index < all).then(|| Picture::from(at, index));
+    }
+
+    /// The current picture has the parts before this one, and the bytes before `at`.
+    fn end(&mut self, index: usize, at: usize) {
+        if let Some(mut current) = self.current.take() {
+            (current.parts.end, current.bytes.end) = (index, at);
+            self.found.list.push(current);
         }
     }
 
-    fn finish(mut self, end: usize) -> Vec<Picture> {
+    fn finish(mut self, end: usize) {
         if self.headers.is_some() {
             self.split(end);
         }
-        if let Some(mut current) = self.current {
-            current.bytes.end = end;
-            self.done.push(current);
-        }
-        self.done
+        self.end(self.found.parts.len(), end);
     }
 }
 
@@ -382,11 +384,13 @@ mod tests {
 
     fn check(codec: VideoCodec, nals: &[&[u8]], sequence: Option<Sequence>, expect: &[usize]) {
         let stream = stream(nals);
-        let found = pictures(codec, &stream, sequence);
-        let counts: Vec<usize> = found.iter().map(|picture| picture.parts.len()).collect();
+        let mut found = Pictures::default();
+        pictures(codec, &stream, sequence, &mut found);
+        let counts: Vec<usize> = found.list.iter().map(|picture| picture.parts.len()).collect();
         assert_eq!(counts, expect, "parts of each picture");
-        for pair in found.windows(2) {
+        for pair in found.list.windows(2) {
             assert_eq!(pair[0].bytes.end, pair[1].bytes.start, "no byte between pictures");
+            assert_eq!(pair[0].parts.end, pair[1].parts.start, "nor any part");
         }
     }
 
@@ -420,8 +424,9 @@ mod tests {
         check(VideoCodec::H264, &[AUD, &top, AUD, &bottom, AUD, &next_top], coding, &[4, 2]);
         check(VideoCodec::H264, &[AUD, &top, AUD, &top], coding, &[2, 2]);
         let waits = |nals: &[&[u8]]| {
-            let found = pictures(VideoCodec::H264, &stream(nals), coding);
-            found.last().map(|picture| (picture.unpaired, picture.second))
+            let mut found = Pictures::default();
+            pictures(VideoCodec::H264, &stream(nals), coding, &mut found);
+            found.list.last().map(|picture| (picture.unpaired, picture.second))
         };
         assert_eq!(waits(&[AUD, &top]), Some((true, None)));
         assert_eq!(

@@ -1,5 +1,7 @@
 //! Programme Specific Information (ISO/IEC 13818-1 2.4.4): sections, PAT, PMT, and what a stream type holds.
 
+use smallvec::SmallVec;
+
 use crate::media::{AudioCodec, DataKind, VideoCodec};
 
 /// Bytes of a PAT or PMT section after its length field (2.4.4.4, 2.4.4.9).
@@ -133,9 +135,9 @@ impl Association {
     /// A PAT of one section is compared by content: joined files all have version 0.
     pub fn update(&mut self, section: &[u8]) -> bool {
         let Some(table) = Table::parse(section, PAT) else { return false };
-        let mut programmes = Vec::new();
+        let mut programmes = SmallVec::<[Programme; 8]>::new();
         if table.last_section > 0 && self.version == Some(table.version) {
-            programmes.clone_from(&self.programmes);
+            programmes.extend_from_slice(&self.programmes);
         }
         for entry in table.body.as_chunks::<4>().0 {
             let number = u16::from_be_bytes([entry[0], entry[1]]);
@@ -146,10 +148,10 @@ impl Association {
             }
         }
         self.version = Some(table.version);
-        if programmes.is_empty() || programmes == self.programmes {
+        if programmes.is_empty() || programmes[..] == self.programmes[..] {
             return false;
         }
-        self.programmes = programmes;
+        self.programmes = programmes.into_vec();
         true
     }
 }

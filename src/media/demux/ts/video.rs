@@ -1,9 +1,11 @@
 //! H.264, H.265 and MPEG-2 video: PES payload → one access unit for each picture, and the set-up.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::elementary::{Found, Marks, Unit};
-use super::picture::{Order, Picture, Sequence, begins, pictures};
+use super::picture::{Order, Picture, Pictures, Sequence, begins, pictures};
 use crate::media::codec::sets::InForce;
 use crate::media::codec::{annexb, h264, h265, mpeg2};
 use crate::media::{self, Error, Format, Sync, Ticks, VideoCodec};
@@ -18,6 +20,8 @@ const FRAME: i64 = 3600;
 const JUMP: i64 = 10 * 90_000;
 /// A buffer that has grown beyond this is given back when it is empty again.
 const KEEP: usize = 4 << 20;
+/// So is room for the parts of pictures.
+const KEEP_PARTS: usize = 1 << 10;
 
 /// One video stream.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub struct Video {
     codec: VideoCodec,
     limit: usize,
     buffer: Vec<u8>,
+    /// Those that are being given.
+    pictures: Pictures,
     marks: Marks<Stamped>,
     /// Since the last loss, a PES with stamps has begun.
     live: bool,
@@ -53,6 +59,7 @@ impl Video {
             codec,
             limit,
             buffer: Vec::new(),
+            pictures: Pictures::default(),
             marks: Marks::default(),
             live: false,
             undecided: None,
@@ -134,15 +141,15 @@ impl Video {
     }
 
     fn give(&mut self, end: usize, keep: Keep, found: &mut Vec<Found>) {
-        let buffer = std::mem::take(&mut self.buffer);
-        let mut done = pictures(self.codec, &buffer[..end], self.set_up.coding);
-        let kept = done.pop_if(|last| match keep {
+        let (buffer, mut done) = (std::mem::take(&mut self.buffer), std::mem::take(&mut self.pictures));
+        pictures(self.codec, &buffer[..end], self.set_up.coding, &mut done);
+        let kept = done.list.pop_if(|last| match keep {
             Keep::Nothing => false,
             Keep::Unpaired => last.unpaired,
             Keep::Last => true,
         });
-        for picture in &done {
-            self.picture(&buffer, picture, found);
+        for picture in &done.list {
+            self.picture(&buffer, picture, &done.parts[picture.parts.clone()], found);
         }
         let gone = kept.map_or(end, |picture| picture.bytes.start);
         self.buffer = buffer;
@@ -151,13 +158,17 @@ impl Video {
         if self.buffer.capacity() > KEEP && self.buffer.len() < KEEP {
             self.buffer.shrink_to(KEEP);
         }
+        if done.parts.capacity() <= KEEP_PARTS {
+            self.pictures = done;
+        }
     }
 
-    fn picture(&mut self, buffer: &[u8], picture: &Picture, found: &mut Vec<Found>) {
-        let parts = || picture.parts.iter().filter_map(|part| buffer.get(part.clone())).filter(|part| !part.is_empty());
+    fn picture(&mut self, buffer: &[u8], picture: &Picture, parts: &[Range<usize>], found: &mut Vec<Found>) {
+        let parts = || parts.iter().filter_map(|part| buffer.get(part.clone())).filter(|part| !part.is_empty());
         let data = match self.codec {
             VideoCodec::Mpeg2 => Bytes::copy_from_slice(buffer.get(picture.bytes.clone()).unwrap_or_default()),
-            _ => annexb::to_length_prefixed(parts()),
+            // Without what no unit is to hold, or it would be copied once more.
+            _ => annexb::to_length_prefixed(parts().filter(|nal| !self.set_up.sets.drops(nal))),
         };
         let changed = match self.codec {
             VideoCodec::Mpeg2 => self.set_up.mpeg2(parts()),

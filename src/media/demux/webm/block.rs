@@ -2,6 +2,7 @@
 //! they have, is [`super`]'s.
 
 use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
 
 use super::ebml::{self, id};
 use crate::media::Error;
@@ -17,7 +18,7 @@ pub struct Block {
     /// Of the whole block, in units of TimestampScale.
     pub duration: Option<u64>,
     /// More than one where the block is laced.
-    pub frames: Vec<Bytes>,
+    pub frames: SmallVec<[Bytes; 1]>,
 }
 
 impl Block {
@@ -53,10 +54,10 @@ impl Block {
 }
 
 /// RFC 9559 10.3.
-fn unlace(data: Bytes, flags: u8) -> Result<Vec<Bytes>, Error> {
+fn unlace(data: Bytes, flags: u8) -> Result<SmallVec<[Bytes; 1]>, Error> {
     let lacing = flags >> 1 & 3;
     if lacing == 0 {
-        return Ok(vec![data]);
+        return Ok(smallvec![data]);
     }
     let mut rest = Cursor { data: &data, at: 0 };
     let count = usize::from(rest.byte()?) + 1;
@@ -85,7 +86,7 @@ fn unlace(data: Bytes, flags: u8) -> Result<Vec<Bytes>, Error> {
         }
     }
     let mut at = rest.at;
-    let mut frames = Vec::with_capacity(count);
+    let mut frames = SmallVec::with_capacity(count);
     for size in sizes {
         let end = at.checked_add(size).filter(|&end| end <= data.len()).ok_or_else(bad_lacing)?;
         frames.push(data.slice(at..end));
@@ -154,7 +155,7 @@ mod tests {
         assert_eq!(block.track, 128);
         assert_eq!(block.relative, -2);
         assert!(block.key);
-        assert_eq!(block.frames, [&[1u8, 2][..]]);
+        assert_eq!(block.frames[..], [&[1u8, 2][..]]);
         assert!(Block::simple(Bytes::from_static(&[0x81, 0, 0])).is_err());
         assert_eq!(lengths(&[0x81, 0, 0, 0]).unwrap(), [0]);
     }

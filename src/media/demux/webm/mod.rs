@@ -24,6 +24,7 @@ mod tracks;
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
+use smallvec::{SmallVec, smallvec};
 
 use super::{Event, Limits, SetUp};
 use crate::media::{AccessUnit, Error, Sync, Ticks, Timescale, Track, codec};
@@ -502,18 +503,18 @@ struct Frames {
     pts: Ticks,
     /// Of all together.
     duration: Option<Ticks>,
-    frames: Vec<(Bytes, Sync)>,
+    frames: SmallVec<[(Bytes, Sync); 1]>,
 }
 
 impl Frames {
     /// Where each frame lies after the first, and its duration, as far as the container or the sound itself says it.
     /// Each place is rounded on its own, so that nothing adds up.
-    fn times(&self, stream: &Stream, timescale: Timescale) -> Vec<(Ticks, Option<Ticks>)> {
+    fn times(&self, stream: &Stream, timescale: Timescale) -> SmallVec<[(Ticks, Option<Ticks>); 1]> {
         let count = self.frames.len();
         let each = stream.entry.default_duration.map(|each| i64::try_from(each).unwrap_or(i64::MAX));
         let default = |n: usize| each.map(|each| Ticks(each.saturating_mul(n as i64)).nearest(NANOSECONDS, timescale));
         if count == 1 {
-            return vec![(Ticks(0), self.duration.or(default(1)))];
+            return smallvec![(Ticks(0), self.duration.or(default(1)))];
         }
         let starts: Option<Vec<Ticks>> = match (each, self.samples(stream)) {
             (Some(_), _) => (0..=count).map(default).collect(),
@@ -525,7 +526,7 @@ impl Frames {
                 (0..=count).map(|n| Ticks(part(n) as i64)).collect()
             }),
         };
-        let Some(starts) = starts else { return vec![(Ticks(0), None); count] };
+        let Some(starts) = starts else { return smallvec![(Ticks(0), None); count] };
         starts.windows(2).map(|pair| (pair[0], Some(pair[1] - pair[0]))).collect()
     }
 

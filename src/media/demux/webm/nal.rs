@@ -1,7 +1,7 @@
 //! The NAL units of H.264 and H.265 blocks, whatever is before each of them, to units with 4-byte lengths and without
 //! access unit delimiters.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::media::Error;
 use crate::media::codec::annexb;
@@ -20,42 +20,63 @@ const MAX_NALS: usize = 1 << 16;
 
 /// Makes an access unit of a block. `delimiter` tells whether a NAL unit is an access unit delimiter.
 pub fn access_unit(block: Bytes, framing: Framing, delimiter: fn(u8) -> bool) -> Result<Bytes, Error> {
-    let dropped = |nal: &[u8]| nal.first().is_none_or(|&first| delimiter(first));
-    let nals: Vec<&[u8]> = match framing {
-        Framing::AnnexB => annexb::nal_units(&block).take(MAX_NALS + 1).collect(),
-        Framing::Lengths(length) => prefixed(&block, length)?,
-    };
-    if nals.len() > MAX_NALS {
-        return Err(Error::OverLimit(format!("more than {MAX_NALS} NAL units in a block")));
-    }
-    if framing == Framing::Lengths(4) {
-        let leading: usize = nals.iter().take_while(|nal| dropped(nal)).map(|nal| 4 + nal.len()).sum();
-        if !nals.iter().skip_while(|nal| dropped(nal)).any(|nal| dropped(nal)) {
-            return Ok(block.slice(leading..));
+    let kept = |nal: &&[u8]| nal.first().is_some_and(|&first| !delimiter(first));
+    let too_many = || Error::OverLimit(format!("more than {MAX_NALS} NAL units in a block"));
+    let size = match framing {
+        Framing::AnnexB => {
+            let nals = annexb::nal_units(&block);
+            let few = nals.clone().nth(MAX_NALS).is_none();
+            return few.then(|| annexb::to_length_prefixed(nals.filter(kept))).ok_or_else(too_many);
         }
+        Framing::Lengths(size) => size,
+    };
+    let nals = Prefixed { rest: &block, size };
+    // Where the first that is kept begins, and whether all behind it are.
+    let (mut first, mut passed, mut whole) = (None, 0, true);
+    for (n, nal) in nals.clone().enumerate() {
+        let nal = nal?;
+        if n == MAX_NALS {
+            return Err(too_many());
+        }
+        if kept(&nal) {
+            first.get_or_insert(passed);
+        } else {
+            whole &= first.is_none();
+        }
+        passed += size + nal.len();
     }
-    let mut unit = BytesMut::with_capacity(block.len() + 4);
-    for nal in nals.into_iter().filter(|nal| !dropped(nal)) {
-        let length = u32::try_from(nal.len()).map_err(|_| Error::bad("a NAL unit of over 4 GiB"))?;
-        unit.put_u32(length);
-        unit.put_slice(nal);
+    if size == 4 && whole {
+        return Ok(block.slice(first.unwrap_or(passed)..));
     }
-    Ok(unit.freeze())
+    Ok(annexb::to_length_prefixed(nals.map_while(Result::ok).filter(kept)))
 }
 
-/// At most one more than [`MAX_NALS`].
-fn prefixed(block: &[u8], length_size: usize) -> Result<Vec<&[u8]>, Error> {
-    let mut nals = Vec::new();
-    let mut rest = block;
-    while !rest.is_empty() && nals.len() <= MAX_NALS {
-        let cut = || Error::bad("Matroska: a NAL unit is longer than its block");
-        let (length, after) = rest.split_at_checked(length_size).ok_or_else(cut)?;
+/// NAL units behind lengths of `size` bytes; an error, and the last item, where one does not fit.
+#[derive(Clone)]
+struct Prefixed<'a> {
+    rest: &'a [u8],
+    size: usize,
+}
+
+impl<'a> Prefixed<'a> {
+    fn split(&self) -> Option<(&'a [u8], &'a [u8])> {
+        let (length, after) = self.rest.split_at_checked(self.size)?;
         let length = length.iter().fold(0usize, |n, &b| n << 8 | usize::from(b));
-        let (nal, after) = after.split_at_checked(length).ok_or_else(cut)?;
-        nals.push(nal);
-        rest = after;
+        after.split_at_checked(length)
     }
-    Ok(nals)
+}
+
+impl<'a> Iterator for Prefixed<'a> {
+    type Item = Result<&'a [u8], Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let found = self.split();
+        self.rest = found.map_or(&[], |(_, rest)| rest);
+        Some(found.map(|(nal, _)| nal).ok_or_else(|| Error::bad("Matroska: a NAL unit is longer than its block")))
+    }
 }
 
 #[cfg(test)]

@@ -41,31 +41,25 @@ impl Pid {
     /// A whole PES, header included.
     pub fn pes(&mut self, pes: &[u8], first: Adaptation, out: &mut Vec<u8>) {
         let mut rest = pes;
-        let mut field = first.encode();
+        let mut adaptation = first;
         let mut starts = true;
         while !rest.is_empty() {
-            let room = ROOM - field.len();
-            if rest.len() < room {
-                stuff(&mut field, room - rest.len());
-            }
-            let (now, later) = rest.split_at(rest.len().min(ROOM - field.len()));
+            let (now, later) = rest.split_at(rest.len().min(ROOM - adaptation.size()));
+            let field = ROOM - now.len();
             let counter = self.next();
-            self.header(starts, !field.is_empty(), true, counter, out);
-            out.extend_from_slice(&field);
+            self.header(starts, field > 0, true, counter, out);
+            adaptation.write(field, out);
             out.extend_from_slice(now);
             rest = later;
-            field.clear();
+            adaptation = Adaptation::default();
             starts = false;
         }
     }
 
     /// A packet with nothing but the clock; it does not count.
     pub fn clock(&mut self, adaptation: Adaptation, out: &mut Vec<u8>) {
-        let mut field = adaptation.encode();
-        let missing = ROOM.saturating_sub(field.len());
-        stuff(&mut field, missing);
         self.header(false, true, false, self.counter.wrapping_sub(1) & 0x0f, out);
-        out.extend_from_slice(&field);
+        adaptation.write(ROOM, out);
     }
 
     /// A section of PSI; `body` is what lies between the section's head and its checksum.
@@ -104,36 +98,33 @@ impl Pid {
 }
 
 impl Adaptation {
-    /// The adaptation field with its length; empty where it has nothing to say.
-    fn encode(self) -> Vec<u8> {
-        let flags =
-            u8::from(self.discontinuity) << 7 | u8::from(self.random_access) << 6 | u8::from(self.clock.is_some()) << 4;
-        if flags == 0 {
-            return Vec::new();
+    fn flags(self) -> u8 {
+        u8::from(self.discontinuity) << 7 | u8::from(self.random_access) << 6 | u8::from(self.clock.is_some()) << 4
+    }
+
+    /// Bytes of the adaptation field with its length; 0 where it has nothing to say.
+    fn size(self) -> usize {
+        match (self.flags(), self.clock) {
+            (0, _) => 0,
+            (_, None) => 2,
+            (_, Some(_)) => 8,
         }
-        let mut field = vec![1, flags];
+    }
+
+    /// Writes a field of `size` bytes, with its length and with stuffing after what it says.
+    fn write(self, size: usize, out: &mut Vec<u8>) {
+        let end = out.len() + size;
+        if size > 0 {
+            out.push(size as u8 - 1);
+        }
+        if size > 1 {
+            out.push(self.flags());
+        }
         if let Some(clock) = self.clock {
             let base = wrap(clock) << 15 | 0x7e00;
-            field.extend(base.to_be_bytes().get(2..).unwrap_or_default());
-            field[0] = 7;
+            out.extend_from_slice(base.to_be_bytes().get(2..).unwrap_or_default());
         }
-        field
-    }
-}
-
-/// Makes an adaptation field longer by so many bytes.
-fn stuff(field: &mut Vec<u8>, mut bytes: usize) {
-    if bytes > 0 && field.is_empty() {
-        field.push(0);
-        bytes -= 1;
-    }
-    if bytes > 0 && field.len() == 1 {
-        field.push(0);
-        bytes -= 1;
-    }
-    field.resize(field.len() + bytes, 0xff);
-    if let Some(rest) = field.len().checked_sub(1) {
-        field[0] = rest as u8;
+        out.resize(end, 0xff);
     }
 }
 
