@@ -9,7 +9,13 @@ fn a_workers_environment_has_no_secrets() {
     let server = [("PATH", "/bin"), ("SEGMILL_RESUME_KEY", "secret"), ("GST_PLUGIN_PATH", "/p"), ("AWS_X", "secret")];
     let env = worker_env(server.map(|(name, value)| (OsString::from(name), OsString::from(value))));
     let names: Vec<_> = env.iter().filter_map(|(name, _)| name.to_str()).collect();
-    let set = ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX", "MIMALLOC_ARENA_RESERVE"];
+    let set = [
+        "MALLOC_MMAP_THRESHOLD_",
+        "MALLOC_TRIM_THRESHOLD_",
+        "MALLOC_ARENA_MAX",
+        "GLIBC_TUNABLES",
+        "MIMALLOC_ARENA_RESERVE",
+    ];
     assert_eq!(names, [&["PATH", "GST_PLUGIN_PATH"], &set[..]].concat());
 }
 

@@ -18,18 +18,12 @@ const NEVER: u32 = 1 << 30;
 /// Rate where no cap is asked for and the encoder can't go without one, kilobits a second.
 const UNCAPPED_KBPS: u32 = 400_000;
 
-/// An encoder for `spec`, and the caps that its output has. `wanted`: how many pictures it is to encode, where that is known; what
-/// it is shown behind them is for its rate control alone.
-pub fn build(
-    spec: &VideoSpec,
-    hdr: Hdr,
-    threads: u32,
-    wanted: Option<u64>,
-) -> Result<(gst::Element, gst::Caps), Failure> {
+/// An encoder for `spec`, and the caps that its output has.
+pub fn build(spec: &VideoSpec, hdr: Hdr, threads: u32) -> Result<(gst::Element, gst::Caps), Failure> {
     let name = elements::choose(elements::video_encoders(spec.codec), &format!("{:?} encoder", spec.codec))?;
     let encoder = elements::make(name)?;
     match spec.codec {
-        VideoCodec::H264 => x264(&encoder, spec, threads, wanted),
+        VideoCodec::H264 => x264(&encoder, spec, threads),
         VideoCodec::H265 => x265(&encoder, spec, hdr, threads),
         VideoCodec::Vp9 => vp9(&encoder, spec, threads),
         VideoCodec::Av1 => av1(&encoder, spec, threads),
@@ -52,11 +46,8 @@ pub fn build(
 }
 
 /// Capped constant quality. Rate control takes its cap from `bitrate` × `vbv-buf-capacity` only, and a buffer of 0 is
-/// no cap; without `stitchable` the PPS follows the content. What is not wanted is looked at like the rest and then encoded as
-/// coarsely as can be, since the element encodes all that it has when it stops.
-fn x264(encoder: &gst::Element, spec: &VideoSpec, threads: u32, wanted: Option<u64>) {
-    let behind = wanted.map_or(NEVER, |wanted| u32::try_from(wanted).unwrap_or(NEVER).min(NEVER));
-    let options = format!("scenecut=0:stitchable=1:open-gop=0:zones={behind},{NEVER},q=51");
+/// no cap; without `stitchable` the PPS follows the content.
+fn x264(encoder: &gst::Element, spec: &VideoSpec, threads: u32) {
     elements::set(encoder, "speed-preset", spec.preset.name());
     elements::set(encoder, "pass", "qual");
     elements::set(encoder, "quantizer", spec.crf.min(50));
@@ -66,7 +57,7 @@ fn x264(encoder: &gst::Element, spec: &VideoSpec, threads: u32, wanted: Option<u
     elements::set(encoder, "threads", threads);
     elements::set(encoder, "sliced-threads", false);
     elements::set(encoder, "aud", false);
-    elements::set(encoder, "option-string", options);
+    elements::set(encoder, "option-string", "scenecut=0:stitchable=1:open-gop=0");
 }
 
 fn x265(encoder: &gst::Element, spec: &VideoSpec, hdr: Hdr, threads: u32) {

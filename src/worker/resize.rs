@@ -151,6 +151,7 @@ impl<D: Depth> Resizer<D> {
         {
             return false;
         }
+        let mut lines = [[D::Sample::default(); LANES]; LANES];
         for y in (0..height).step_by(LANES) {
             let target = &mut target[y * target_stride..];
             let count = LANES.min(height - y);
@@ -160,7 +161,6 @@ impl<D: Depth> Resizer<D> {
             }
             for (x, columns) in (0..width).step_by(LANES).zip(self.made.as_chunks::<LANES>().0) {
                 let bytes = D::BYTES * LANES.min(width - x);
-                let mut lines = [[D::Sample::default(); LANES]; LANES];
                 D::turn(columns.each_ref(), &mut lines);
                 for (n, line) in lines.iter().enumerate().take(count) {
                     let target = &mut target[n * target_stride + x * D::BYTES..][..bytes];

@@ -119,10 +119,11 @@ impl Showing {
     }
 }
 
-/// Hangs the rung on `upstream`, by a queue of its own where `queued`; gives the tee that the next one hangs on.
+/// Hangs the rung on `upstream`; gives the tee that the next one hangs on. All rungs are scaled by the thread that they come from,
+/// and each is encoded by one of its own.
 pub fn build(
     pipeline: &gst::Pipeline,
-    (upstream, queued): (&gst::Element, bool),
+    upstream: &gst::Element,
     (caps, colour, hdr): (gst::Caps, Colour, Hdr),
     rendition: Rendition<'_>,
     fault: &Fault,
@@ -131,18 +132,14 @@ pub fn build(
     let filter = elements::make("capsfilter")?;
     filter.set_property("caps", caps);
     let tee = elements::make("tee")?;
-    if queued {
-        pipeline::chain(pipeline, &[upstream, &queue()?, &scale, &filter, &tee])?;
-    } else {
-        pipeline::chain(pipeline, &[upstream, &scale, &filter, &tee])?;
-    }
+    pipeline::chain(pipeline, &[upstream, &scale, &filter, &tee])?;
     let Rendition { index, spec, showing, threads, sink, count } = rendition;
     let Some(first) = showing.first else {
         // Nothing of it is shown in this segment; the rungs below may be.
         elements::set(&tee, "allow-not-linked", true);
         return Ok(tee);
     };
-    let (encoder, caps) = encoder::build(spec, hdr, threads, showing.len())?;
+    let (encoder, caps) = encoder::build(spec, hdr, threads)?;
     let queue = queue()?;
     showing.choose(&source_pad(&queue)?);
     let all = Arc::new(AtomicU64::new(u64::MAX));

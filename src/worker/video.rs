@@ -3,7 +3,7 @@
 //! ```text
 //! appsrc ! decoder ! [fields taken apart] ! tee                              one branch by depth:
 //!   videoconvert ! [turned] ! [tone-mapped] ! scaler ! caps ! tee ! queue ! [shown as scheduled] ! encoder ! appsink
-//!                                                             tee ! queue ! scaler ! caps ! tee ! …
+//!                                                             tee ! scaler ! caps ! tee ! …
 //! ```
 //!
 //! What the pictures are taken for is in [`super::look`], a rung in [`super::rung`].
@@ -217,9 +217,9 @@ fn branches(
         line.extend(look.tone(depth)?);
         pipeline::chain(pipeline, &line.iter().collect::<Vec<_>>())?;
         let mut upstream = line.pop().unwrap_or_else(|| tee.clone());
-        for (place, made) in branch.into_iter().enumerate() {
+        for made in branch {
             let caps = (look.rung(made.spec)?, look.colour(made.spec), look.hdr(made.spec));
-            upstream = rung::build(pipeline, (&upstream, place > 0), caps, made, fault)?;
+            upstream = rung::build(pipeline, &upstream, caps, made, fault)?;
         }
     }
     Ok(())
