@@ -77,6 +77,25 @@ for most in (1, 2, 3, 7, 1000, len(come)):
 }
 
 #[test]
+fn a_peer_that_never_ends_is_ended() {
+    python(
+        r#"
+import pathlib, tempfile
+from measure import processes
+with tempfile.TemporaryDirectory() as folder:
+    log = pathlib.Path(folder) / "log"
+    try:
+        processes.measure(["sleep", "1000"], log, patience=0.1)
+    except processes.Failed as failed:
+        assert "ended with -9" in str(failed), failed
+    else:
+        raise AssertionError("it went on")
+    processes.measure(["true"], log)
+"#,
+    );
+}
+
+#[test]
 fn a_segment_that_is_not_whole_is_not_counted_as_good() {
     python(
         r#"

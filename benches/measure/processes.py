@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass
 
 TICK = os.sysconf("SC_CLK_TCK")
+# What takes longer hangs.
+PATIENCE_S = 900
 
 # All that runs and was started here.
 _running = {}
@@ -61,11 +63,15 @@ def end_all():
     with _lock:
         left = list(_running.values())
     for child in left:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child.pid, signal.SIGKILL)
+        _kill(child.pid)
     for child in left:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(child.pid, 0)
+
+
+def _kill(pid):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def account(seconds):
@@ -84,12 +90,15 @@ def finish(child, begun):
     return Used(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss * 1024)
 
 
-def measure(command, log, **more):
-    """Runs a program to its end. Its words go to the file `log`; a failure has the last of them."""
+def measure(command, log, patience=PATIENCE_S, **more):
+    """Runs a program to its end, or ends it after `patience`, seconds. Its words go to the file `log`; a failure has the last of them."""
     with open(log, "wb") as words:
         begun = time.monotonic()
         child = start(command, stdin=subprocess.DEVNULL, stdout=more.pop("stdout", words), stderr=words, **more)
+        watch = threading.Timer(patience, _kill, [child.pid])
+        watch.start()
         used = finish(child, begun)
+        watch.cancel()
     if child.returncode != 0:
         with open(log, "rb") as words:
             last = words.read()[-600:].decode(errors="replace")
