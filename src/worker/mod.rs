@@ -9,6 +9,7 @@ mod elements;
 mod encoder;
 mod fields;
 mod lanes;
+mod lent;
 mod look;
 mod order;
 mod pcm;
@@ -17,6 +18,7 @@ mod resize;
 mod rung;
 pub mod sandbox;
 mod scaler;
+mod showing;
 pub mod sink;
 mod sound;
 #[cfg(test)]

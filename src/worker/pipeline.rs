@@ -146,10 +146,21 @@ pub fn chain(pipeline: &gst::Pipeline, elements: &[&gst::Element]) -> Result<(),
             pipeline.add(*element).map_err(|_| pipeline_failed("an element is in two pipelines"))?;
         }
     }
-    gst::Element::link_many(elements.iter().copied()).map_err(|_| {
-        let names: Vec<_> = elements.iter().map(|e| e.name().to_string()).collect();
-        pipeline_failed(format!("these don't link: {}", names.join(", ")))
+    elements.windows(2).try_for_each(|pair| match pair {
+        [from, to] => link(from, to),
+        _ => Ok(()),
     })
+}
+
+/// Caps are agreed upon when they are there: to compare here what either end could take asks all that is linked behind it.
+fn link(from: &gst::Element, to: &gst::Element) -> Result<(), Failure> {
+    let out = from.static_pad("src").or_else(|| from.request_pad_simple("src_%u"));
+    let (Some(out), Some(input)) = (out, to.static_pad("sink")) else {
+        return Err(pipeline_failed(format!("{} and {} have no pads to link", from.name(), to.name())));
+    };
+    out.link_full(&input, gst::PadLinkCheck::empty())
+        .map_err(|_| pipeline_failed(format!("{} does not link to {}", from.name(), to.name())))?;
+    Ok(())
 }
 
 /// A buffer that borrows `data`, without a copy.
