@@ -1,9 +1,11 @@
 //! The arithmetic of [`super::resize`], thirty-two samples at a time: in the vectors of AVX2 where the processor has them,
 //! elsewhere in those that every processor has.
 
+use std::array;
+
 use pulp::bytemuck::cast;
 use pulp::{NullaryFnOnce, i16x16};
-use wide::{i16x8, u8x16};
+use wide::{i16x8, u8x16, u16x8};
 
 /// Samples that go through a filter together: of a line, or of a column.
 pub const LANES: usize = 32;
@@ -42,6 +44,22 @@ pub trait Lanes: Copy {
 
     /// The same, each product rounded.
     fn tens<const N: usize>(self, samples: impl Iterator<Item = ([Tens; N], i16)>) -> [Tens; N];
+
+    /// Lines become columns.
+    fn turn_eights(self, lines: [&Eights; LANES], columns: &mut [Eights; LANES]);
+
+    /// The same.
+    #[inline(always)]
+    fn turn_tens(self, lines: [&Tens; LANES], columns: &mut [Tens; LANES]) {
+        for (x, columns) in columns.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            for (y, lines) in lines.as_chunks::<8>().0.iter().enumerate() {
+                let part = u16x8::transpose(array::from_fn(|n| cast(lines[n].as_chunks::<8>().0[x])));
+                for (column, part) in columns.iter_mut().zip(part) {
+                    column.as_chunks_mut().0[y] = part.to_array();
+                }
+            }
+        }
+    }
 }
 
 /// Of AVX2.
@@ -78,6 +96,30 @@ impl Lanes for Avx2 {
             *made = cast(self.pack_with_signed_saturation_i16x16(low, high));
         }
         made
+    }
+
+    /// The upper sixteen lines and the lower ones, each in their half of a vector.
+    #[inline(always)]
+    fn turn_eights(self, lines: [&Eights; LANES], columns: &mut [Eights; LANES]) {
+        let (upper, lower) = lines.split_at(LANES / 2);
+        for (x, columns) in columns.as_chunks_mut::<{ LANES / 2 }>().0.iter_mut().enumerate() {
+            let mut rows = [self.avx._mm256_setzero_si256(); LANES / 2];
+            for ((row, upper), lower) in rows.iter_mut().zip(upper).zip(lower) {
+                let upper = self.avx._mm256_castsi128_si256(cast(upper.as_chunks::<{ LANES / 2 }>().0[x]));
+                *row = self.avx2._mm256_inserti128_si256::<1>(upper, cast(lower.as_chunks::<{ LANES / 2 }>().0[x]));
+            }
+            for _ in 0..4 {
+                let mut dealt = rows;
+                for n in 0..8 {
+                    dealt[2 * n] = self.avx2._mm256_unpacklo_epi8(rows[n], rows[n + 8]);
+                    dealt[2 * n + 1] = self.avx2._mm256_unpackhi_epi8(rows[n], rows[n + 8]);
+                }
+                rows = dealt;
+            }
+            for (column, row) in columns.iter_mut().zip(rows) {
+                *column = cast(row);
+            }
+        }
     }
 
     #[inline(always)]
@@ -150,6 +192,18 @@ impl Lanes for Usual {
     }
 
     #[inline(always)]
+    fn turn_eights(self, lines: [&Eights; LANES], columns: &mut [Eights; LANES]) {
+        for (x, columns) in columns.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            for (y, lines) in lines.as_chunks::<16>().0.iter().enumerate() {
+                let part = turn(array::from_fn(|n| cast(lines[n].as_chunks::<16>().0[x])));
+                for (column, part) in columns.iter_mut().zip(part) {
+                    column.as_chunks_mut().0[y] = part.to_array();
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
     fn tens<const N: usize>(self, samples: impl Iterator<Item = ([Tens; N], i16)>) -> [Tens; N] {
         let mut sums = [[i16x8::splat(HALF_OF_TENS); 4]; N];
         for (samples, weight) in samples {
@@ -166,4 +220,18 @@ impl Lanes for Usual {
         }
         made
     }
+}
+
+/// Rows become columns: the first half dealt with the second like cards, four times.
+#[inline(always)]
+fn turn(mut rows: [u8x16; 16]) -> [u8x16; 16] {
+    for _ in 0..4 {
+        let mut dealt = rows;
+        for n in 0..8 {
+            dealt[2 * n] = u8x16::unpack_low(rows[n], rows[n + 8]);
+            dealt[2 * n + 1] = u8x16::unpack_high(rows[n], rows[n + 8]);
+        }
+        rows = dealt;
+    }
+    rows
 }

@@ -8,7 +8,7 @@ use std::array;
 
 use pulp::NullaryFnOnce;
 use pulp::bytemuck::cast;
-use wide::{u8x16, u16x8};
+use wide::u8x16;
 
 use super::lanes::{Avx2, Eights, HIGHEST, LANES, Lanes, ONE, Tens, Usual};
 
@@ -101,7 +101,7 @@ pub trait Depth {
         read: bool,
     ) -> [[Self::Sample; LANES]; N];
     /// Lines become columns, and columns lines.
-    fn turn(lines: [&[Self::Sample; LANES]; LANES], columns: &mut [[Self::Sample; LANES]; LANES]);
+    fn turn(lanes: impl Lanes, lines: [&[Self::Sample; LANES]; LANES], columns: &mut [[Self::Sample; LANES]; LANES]);
 }
 
 /// 8 bits, in a byte.
@@ -151,42 +151,36 @@ impl<D: Depth> Resizer<D> {
         {
             return false;
         }
-        let mut lines = [[D::Sample::default(); LANES]; LANES];
         for y in (0..height).step_by(LANES) {
             let target = &mut target[y * target_stride..];
             let count = LANES.min(height - y);
             match self.avx2 {
-                Some(lanes) => self.filter(lanes, (source, stride), y, count),
-                None => self.filter(Usual, (source, stride), y, count),
-            }
-            for (x, columns) in (0..width).step_by(LANES).zip(self.made.as_chunks::<LANES>().0) {
-                let bytes = D::BYTES * LANES.min(width - x);
-                D::turn(columns.each_ref(), &mut lines);
-                for (n, line) in lines.iter().enumerate().take(count) {
-                    let target = &mut target[n * target_stride + x * D::BYTES..][..bytes];
-                    if bytes == LANES * D::BYTES {
-                        D::write(line, target);
-                    } else {
-                        write_part::<D>(line, target);
-                    }
-                }
+                Some(lanes) => self.filter(lanes, (source, stride), (target, target_stride), y, count),
+                None => self.filter(Usual, (source, stride), (target, target_stride), y, count),
             }
         }
         true
     }
 
-    /// Makes the target's columns of `count` of its lines.
-    fn filter(&mut self, lanes: impl Lanes, (source, stride): (&[u8], usize), y: usize, count: usize) {
+    /// Makes `count` of the target's lines.
+    fn filter(
+        &mut self,
+        lanes: impl Lanes,
+        (source, stride): (&[u8], usize),
+        (target, target_stride): (&mut [u8], usize),
+        y: usize,
+        count: usize,
+    ) {
         let blocks = self.across.source.div_ceil(LANES);
         for (line, y) in self.lines.chunks_exact_mut(apart(blocks)).zip(y..y + count) {
             let source = &source[self.down.starts[y] * stride..];
             let (weights, width) = (self.down.weights(y), self.across.source * D::BYTES);
             lanes.run(Down::<D, _> { lanes, source, stride, width, weights, line: &mut line[..blocks] });
         }
-        for (block, columns) in self.columns.as_chunks_mut().0.iter_mut().enumerate() {
-            D::turn(array::from_fn(|n| &self.lines[n * apart(blocks) + block]), columns);
-        }
+        lanes.run(Turned::<D, _> { lanes, lines: &self.lines, columns: self.columns.as_chunks_mut().0 });
         lanes.run(Across::<D, _> { lanes, columns: &self.columns, axis: &self.across, made: &mut self.made });
+        let (made, width) = (self.made.as_chunks().0, self.across.target());
+        lanes.run(Written::<D, _> { lanes, made, width, count, target, stride: target_stride });
     }
 }
 
@@ -254,6 +248,26 @@ fn read_part<D: Depth>(bytes: &[u8]) -> [D::Sample; LANES] {
     D::read(&part[..LANES * D::BYTES])
 }
 
+/// Lines of blocks become the columns of each block.
+struct Turned<'a, D: Depth, L> {
+    lanes: L,
+    lines: &'a [[D::Sample; LANES]],
+    columns: &'a mut [[[D::Sample; LANES]; LANES]],
+}
+
+impl<D: Depth, L: Lanes> NullaryFnOnce for Turned<'_, D, L> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { lanes, lines, columns } = self;
+        let apart = apart(columns.len());
+        for (block, columns) in columns.iter_mut().enumerate() {
+            D::turn(lanes, array::from_fn(|n| &lines[n * apart + block]), columns);
+        }
+    }
+}
+
 /// The target's columns of the source's.
 struct Across<'a, D: Depth, L> {
     lanes: L,
@@ -271,6 +285,40 @@ impl<D: Depth, L: Lanes> NullaryFnOnce for Across<'_, D, L> {
         for ((made, &start), weights) in made.iter_mut().zip(&axis.starts).zip(axis.weights.chunks_exact(axis.taps)) {
             let samples = columns[start..start + axis.taps].iter().zip(weights);
             [*made] = D::weigh(lanes, samples.map(|(samples, &weight)| ([*samples], weight)), axis.taps, false);
+        }
+    }
+}
+
+/// The target's columns become lines of its own.
+struct Written<'a, D: Depth, L> {
+    lanes: L,
+    made: &'a [[[D::Sample; LANES]; LANES]],
+    /// Of the target, in samples.
+    width: usize,
+    /// Lines that are wanted.
+    count: usize,
+    target: &'a mut [u8],
+    stride: usize,
+}
+
+impl<D: Depth, L: Lanes> NullaryFnOnce for Written<'_, D, L> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { lanes, made, width, count, target, stride } = self;
+        let mut lines = [[D::Sample::default(); LANES]; LANES];
+        for (x, columns) in (0..width).step_by(LANES).zip(made) {
+            let bytes = D::BYTES * LANES.min(width - x);
+            D::turn(lanes, columns.each_ref(), &mut lines);
+            for (n, line) in lines.iter().enumerate().take(count) {
+                let target = &mut target[n * stride + x * D::BYTES..][..bytes];
+                if bytes == LANES * D::BYTES {
+                    D::write(line, target);
+                } else {
+                    write_part::<D>(line, target);
+                }
+            }
         }
     }
 }
@@ -302,16 +350,9 @@ impl Depth for Eight {
         lanes.eights(samples, taps, read)
     }
 
-    #[inline(never)]
-    fn turn(lines: [&Eights; LANES], columns: &mut [Eights; LANES]) {
-        for (x, columns) in columns.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            for (y, lines) in lines.as_chunks::<16>().0.iter().enumerate() {
-                let part = turn(array::from_fn(|n| cast(lines[n].as_chunks::<16>().0[x])));
-                for (column, part) in columns.iter_mut().zip(part) {
-                    column.as_chunks_mut().0[y] = part.to_array();
-                }
-            }
-        }
+    #[inline(always)]
+    fn turn(lanes: impl Lanes, lines: [&Eights; LANES], columns: &mut [Eights; LANES]) {
+        lanes.turn_eights(lines, columns);
     }
 }
 
@@ -345,29 +386,8 @@ impl Depth for Ten {
         lanes.tens(samples)
     }
 
-    #[inline(never)]
-    fn turn(lines: [&Tens; LANES], columns: &mut [Tens; LANES]) {
-        for (x, columns) in columns.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-            for (y, lines) in lines.as_chunks::<8>().0.iter().enumerate() {
-                let part = u16x8::transpose(array::from_fn(|n| cast(lines[n].as_chunks::<8>().0[x])));
-                for (column, part) in columns.iter_mut().zip(part) {
-                    column.as_chunks_mut().0[y] = part.to_array();
-                }
-            }
-        }
+    #[inline(always)]
+    fn turn(lanes: impl Lanes, lines: [&Tens; LANES], columns: &mut [Tens; LANES]) {
+        lanes.turn_tens(lines, columns);
     }
-}
-
-/// Rows become columns: the first half dealt with the second like cards, four times.
-#[inline(always)]
-fn turn(mut rows: [u8x16; 16]) -> [u8x16; 16] {
-    for _ in 0..4 {
-        let mut dealt = rows;
-        for n in 0..8 {
-            dealt[2 * n] = u8x16::unpack_low(rows[n], rows[n + 8]);
-            dealt[2 * n + 1] = u8x16::unpack_high(rows[n], rows[n + 8]);
-        }
-        rows = dealt;
-    }
-    rows
 }
