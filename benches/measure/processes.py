@@ -80,6 +80,17 @@ def account(seconds):
         _spent[0] += seconds
 
 
+def has_ended(child):
+    """Whether it has, and is still to be waited for."""
+    return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def interrupt(child):
+    """What Ctrl-C does to it. (`send_signal` of one that has ended would wait for it, and its account were gone.)"""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child.pid, signal.SIGINT)
+
+
 def finish(child, begun):
     """Waits for a child, and says what it and what it waited for took since `begun`."""
     _, status, usage = os.wait4(child.pid, 0)

@@ -1,8 +1,6 @@
 """Where the processor time of a ladder goes, by the library it is spent in, as perf samples it."""
-import contextlib
 import re
 import shutil
-import signal
 import subprocess
 import time
 
@@ -12,6 +10,8 @@ from .processes import Failed
 from .service import Service
 
 HERTZ = 499
+# It lists the threads first, and ends where one of them has ended when it comes to it.
+ATTEMPTS = 5
 # What is not "everything else".
 CODECS = {"libx264": "x264", "libavcodec": "the decoder"}
 
@@ -24,19 +24,11 @@ def profile(bench, part):
     outputs, data = wanted(sizes(1080)), bench.scratch / "perf.data"
     with Service(bench) as service:
         service.warm(bench.clips.beginning(clip, 4), outputs)
-        pids = ",".join(str(pid) for pid in [service.pid, *service.workers()])
-        recorder = processes.start([perf, "record", "-q", "-e", "cpu-clock", "-F", str(HERTZ), "-o", data, "-p", pids],
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=open(bench.scratch / "perf.log", "wb"))
-        begun = time.monotonic()
+        recorder, begun = record(bench, perf, data, [service.pid, *service.workers()])
         try:
-            # It follows threads that begin after it has.
-            while not data.is_file() and time.monotonic() < begun + 10:
-                time.sleep(0.05)
-            time.sleep(1)
             used = service.push(clip, outputs).used
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                recorder.send_signal(signal.SIGINT)
+            processes.interrupt(recorder)
             processes.finish(recorder, begun)
     told = subprocess.run([perf, "report", "-i", data, "--stdio", "--sort", "dso", "-n", "-q"], capture_output=True, text=True)
     samples = {name: int(count) for count, name in re.findall(r"^\s*[\d.]+%\s+(\d+)\s+(\S+)", told.stdout, re.M)}
@@ -53,3 +45,20 @@ def profile(bench, part):
     lines = [[name, f"{share:.1f}"] for name, share in sorted(by.items(), key=lambda item: -item[1]) if share >= 0.1]
     part.table("Where a ladder's processor time goes", ["in", "percent"], lines, "perf, by shared object, of the service and its workers.")
     part.row("profile", f"{rest:.1f} %", rest <= 8)
+
+
+def record(bench, perf, data, pids):
+    """A perf that samples those processes, also threads that begin after it has, and when it began."""
+    command = [perf, "record", "-q", "-e", "cpu-clock", "-F", str(HERTZ), "-o", data, "-p", ",".join(map(str, pids))]
+    log = bench.scratch / "perf.log"
+    for _ in range(ATTEMPTS):
+        with open(log, "wb") as words:
+            recorder = processes.start(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=words)
+        begun = time.monotonic()
+        while not data.is_file() and time.monotonic() < begun + 10:
+            time.sleep(0.05)
+        time.sleep(1)
+        if not processes.has_ended(recorder):
+            return recorder, begun
+        processes.finish(recorder, begun)
+    raise Failed(f"perf ends at once: {log.read_text()[-300:]}")
