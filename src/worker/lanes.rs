@@ -1,5 +1,5 @@
-//! The arithmetic of [`super::resize`], thirty-two samples at a time: in the vectors of AVX2 where the processor has them,
-//! elsewhere in those that every processor has.
+//! The arithmetic of [`super::resize`], thirty-two samples at a time: in the vectors of AVX2, and where they serve of AVX-512,
+//! where the processor has them, elsewhere in those that every processor has.
 
 use std::array;
 
@@ -59,6 +59,78 @@ pub trait Lanes: Copy {
                 }
             }
         }
+    }
+}
+
+/// Those of one processor.
+#[derive(Debug, Clone, Copy)]
+pub enum Vectors {
+    Avx512(Avx512),
+    Avx2(Avx2),
+    Usual,
+}
+
+impl Vectors {
+    /// All that this processor has, the widest first.
+    pub fn all() -> Vec<Self> {
+        let known = [Avx512::try_new().map(Self::Avx512), Avx2::try_new().map(Self::Avx2), Some(Self::Usual)];
+        known.into_iter().flatten().collect()
+    }
+
+    pub fn widest() -> Self {
+        Self::all().first().copied().unwrap_or(Self::Usual)
+    }
+}
+
+/// Of AVX-512: for sums of 8 bits, two times as many samples at once, and else as [`Avx2`].
+pub use pulp::x86::V4 as Avx512;
+
+impl Lanes for Avx512 {
+    #[inline(always)]
+    fn run(self, work: impl NullaryFnOnce<Output = ()>) {
+        self.vectorize(work);
+    }
+
+    #[inline(always)]
+    fn eights<const N: usize>(
+        self,
+        samples: impl Iterator<Item = ([Eights; N], i16)>,
+        taps: usize,
+        turn: bool,
+    ) -> [Eights; N] {
+        if N != 2 {
+            return Lanes::eights(*self, samples, taps, turn);
+        }
+        let (wide, words) = (self.avx512f, self.avx512bw);
+        let none = wide._mm512_setzero_si512();
+        let turned = wide._mm512_set1_epi8(if turn { HIGHEST.cast_signed() } else { 0 });
+        let mut low = wide._mm512_set1_epi16(HALF_OF_EIGHTS + (taps / 2) as i16);
+        let mut high = low;
+        for (samples, weight) in samples {
+            let weight = wide._mm512_set1_epi16(weight);
+            let first = wide._mm512_castsi256_si512(cast(samples[0]));
+            let both = wide._mm512_xor_si512(wide._mm512_inserti64x4::<1>(first, cast(samples[N - 1])), turned);
+            let product = words._mm512_mulhi_epi16(words._mm512_unpacklo_epi8(none, both), weight);
+            low = words._mm512_add_epi16(low, product);
+            let product = words._mm512_mulhi_epi16(words._mm512_unpackhi_epi8(none, both), weight);
+            high = words._mm512_add_epi16(high, product);
+        }
+        let low = words._mm512_srai_epi16::<{ EIGHTS as u32 }>(low);
+        let both = words._mm512_packs_epi16(low, words._mm512_srai_epi16::<{ EIGHTS as u32 }>(high));
+        let mut made = [[0; LANES]; N];
+        made[0] = cast(wide._mm512_castsi512_si256(both));
+        made[N - 1] = cast(wide._mm512_extracti64x4_epi64::<1>(both));
+        made
+    }
+
+    #[inline(always)]
+    fn tens<const N: usize>(self, samples: impl Iterator<Item = ([Tens; N], i16)>) -> [Tens; N] {
+        Lanes::tens(*self, samples)
+    }
+
+    #[inline(always)]
+    fn turn_eights(self, lines: [&Eights; LANES], columns: &mut [Eights; LANES]) {
+        Lanes::turn_eights(*self, lines, columns);
     }
 }
 

@@ -10,7 +10,7 @@ use pulp::NullaryFnOnce;
 use pulp::bytemuck::cast;
 use wide::u8x16;
 
-use super::lanes::{Avx2, Eights, HIGHEST, LANES, Lanes, ONE, Tens, Usual};
+use super::lanes::{Eights, HIGHEST, LANES, Lanes, ONE, Tens, Usual, Vectors};
 
 /// Of the family of cubics; swscale's choice. Catmull and Rom's is -0.5.
 const SHARPNESS: f64 = -0.6;
@@ -120,16 +120,16 @@ pub struct Resizer<D: Depth> {
     columns: Vec<[D::Sample; LANES]>,
     /// The target's columns, of the same lines.
     made: Vec<[D::Sample; LANES]>,
-    avx2: Option<Avx2>,
+    vectors: Vectors,
 }
 
 impl<D: Depth> Resizer<D> {
     pub fn new(across: Axis, down: Axis) -> Self {
-        Self::with(across, down, Avx2::try_new())
+        Self::with(across, down, Vectors::widest())
     }
 
-    /// None: by the vectors that every processor has.
-    pub fn with(across: Axis, down: Axis, avx2: Option<Avx2>) -> Self {
+    /// By those vectors.
+    pub fn with(across: Axis, down: Axis, vectors: Vectors) -> Self {
         let none = [D::Sample::default(); LANES];
         let blocks = across.source.div_ceil(LANES);
         Self {
@@ -138,7 +138,7 @@ impl<D: Depth> Resizer<D> {
             made: vec![none; across.target().next_multiple_of(LANES)],
             across,
             down,
-            avx2,
+            vectors,
         }
     }
 
@@ -154,9 +154,11 @@ impl<D: Depth> Resizer<D> {
         for y in (0..height).step_by(LANES) {
             let target = &mut target[y * target_stride..];
             let count = LANES.min(height - y);
-            match self.avx2 {
-                Some(lanes) => self.filter(lanes, (source, stride), (target, target_stride), y, count),
-                None => self.filter(Usual, (source, stride), (target, target_stride), y, count),
+            let (source, target) = ((source, stride), (target, target_stride));
+            match self.vectors {
+                Vectors::Avx512(lanes) => self.filter(lanes, source, target, y, count),
+                Vectors::Avx2(lanes) => self.filter(lanes, source, target, y, count),
+                Vectors::Usual => self.filter(Usual, source, target, y, count),
             }
         }
         true

@@ -5,6 +5,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 
+use crate::worker::lanes::Vectors;
 use crate::worker::resize::{Axis, Depth, Eight, Resizer, Ten};
 use crate::worker::{elements, scaler};
 
@@ -133,8 +134,11 @@ fn the_vectors_of_every_processor_make_what_those_of_this_one_do() {
                 assert!(resizer.resize(source, D::BYTES * across.0, &mut target, D::BYTES * across.1));
                 target
             };
-            let usual = made(Resizer::with(axis(across), axis(down), None));
-            assert_eq!(usual, made(Resizer::new(axis(across), axis(down))), "{across:?} {down:?}");
+            let usual = made(Resizer::with(axis(across), axis(down), Vectors::Usual));
+            for vectors in Vectors::all() {
+                let others = made(Resizer::with(axis(across), axis(down), vectors));
+                assert!(usual == others, "{vectors:?} {across:?} {down:?}");
+            }
         }
     }
     let bytes = noise(2 * 333 * 401);
