@@ -3,7 +3,7 @@
 //! What the elements are is decided by [`super::video`] and [`super::audio`].
 
 use std::mem::ManuallyDrop;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use gstreamer as gst;
@@ -19,12 +19,12 @@ pub struct Fault(Arc<Mutex<Option<Failure>>>);
 impl Fault {
     /// Keeps the first failure.
     pub fn set(&self, failure: Failure) {
-        let mut slot = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        let mut slot = lock(&self.0);
         slot.get_or_insert(failure);
     }
 
     fn check(&self) -> Result<(), Failure> {
-        match self.0.lock().unwrap_or_else(|e| e.into_inner()).take() {
+        match lock(&self.0).take() {
             Some(failure) => Err(failure),
             None => Ok(()),
         }
@@ -194,6 +194,11 @@ pub fn bytes(sample: &gst::Sample) -> Result<Bytes, Failure> {
     let buffer = sample.buffer().ok_or_else(|| pipeline_failed("a sample without a buffer"))?;
     let map = buffer.map_readable().map_err(|_| pipeline_failed("a buffer can't be read"))?;
     Ok(Bytes::copy_from_slice(&map))
+}
+
+/// Also where a thread has panicked with it.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub fn pipeline_failed(message: impl Into<String>) -> Failure {

@@ -1,7 +1,7 @@
 //! Which pictures an encoder is handed, and how: as they are scheduled, and x264's lent, with the last one once more.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -9,7 +9,7 @@ use gstreamer_video as gst_video;
 
 use super::lent::Lender;
 use super::look;
-use super::pipeline::pipeline_failed;
+use super::pipeline::{lock, pipeline_failed};
 use super::times::Times;
 use crate::job::{Failure, Schedule, VideoSpec};
 use crate::media::{Ticks, Video};
@@ -216,7 +216,3 @@ fn leave_the_rest(encoder: &gst::Pad) {
 
 /// Samples across and down: one macroblock.
 const SMALLEST: i32 = 16;
-
-fn lock(feed: &Mutex<Feed>) -> std::sync::MutexGuard<'_, Feed> {
-    feed.lock().unwrap_or_else(PoisonError::into_inner)
-}

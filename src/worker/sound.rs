@@ -11,7 +11,7 @@ use gstreamer_audio as gst_audio;
 
 use super::elements;
 use super::pcm::{self, Pcm};
-use super::pipeline::{self, Fault, pipeline_failed};
+use super::pipeline::{self, Fault, lock, pipeline_failed};
 use crate::job::{Failure, FailureCode, Job};
 use crate::media::{Audio, AudioCodec, Ticks, Timescale, codec};
 
@@ -250,8 +250,4 @@ fn opus_head(dops: &[u8]) -> Option<Bytes> {
 fn nanoseconds(ticks: i64, timescale: Timescale) -> gst::ClockTime {
     let exact = u128::from(ticks.max(0).unsigned_abs()) * 1_000_000_000 / u128::from(timescale.get());
     gst::ClockTime::from_nseconds(u64::try_from(exact).unwrap_or(u64::MAX / 2).min(u64::MAX / 2))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }

@@ -18,7 +18,7 @@ use gstreamer_app as gst_app;
 
 use super::look::{self, Look};
 use super::order::{Order, Place, Rising};
-use super::pipeline::{self, Fault, pipeline_failed};
+use super::pipeline::{self, Fault, lock, pipeline_failed};
 use super::rung::{self, Rendition};
 use super::showing::Showing;
 use super::sink::Sink;
@@ -378,8 +378,4 @@ pub fn source_pad(element: &gst::Element) -> Result<gst::Pad, Failure> {
 
 pub fn mismatch(message: impl Into<String>) -> Failure {
     Failure::new(FailureCode::FrameMismatch, message)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
